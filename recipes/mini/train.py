@@ -1,0 +1,33 @@
+"""Train the bundled model; called again, the same command goes on where it was stopped.
+
+One process:    python -m recipes.mini.train
+Two cores:      torchrun --nproc-per-node 2 -m recipes.mini.train
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from recipes.mini.data import HEADS, corpus
+from streamasr.training.config import TrainConfig
+from streamasr.training.loop import Trainer, start_processes
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with speech/, noise/, lexicon/")
+    parser.add_argument("--config", type=Path, default=HERE / "config.toml")
+    parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder for checkpoints and the log")
+    parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
+    arguments = parser.parse_args()
+    start_processes()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    config = TrainConfig.read(arguments.config)
+    Trainer(config, HEADS, corpus(arguments.shared, arguments.cache), arguments.work).run()
+
+
+if __name__ == "__main__":
+    main()

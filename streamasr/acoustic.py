@@ -1,0 +1,57 @@
+"""Samples -> log-probabilities: one ONNX graph on blocks of one size, its state passed in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from streamasr.bundle import Bundle
+from streamasr.errors import BundleError
+
+Floats = NDArray[np.float32]
+State = Mapping[str, Floats]
+
+AUDIO, LOG_PROBS, NEW = "audio", "log_probs", "new."  # names in every graph; state x leaves as new.x
+
+
+class Acoustic:
+    """A session shared by all streams; it holds no state of any of them."""
+
+    def __init__(self, bundle: Bundle, graph: str = "fp32", threads: int = 1) -> None:
+        self.graph, path = bundle.graph(graph)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from error
+        self._check(str(path))
+        self._outputs = [LOG_PROBS, *(NEW + spec.name for spec in self.graph.states)]
+
+    def _check(self, where: str) -> None:
+        """The graph's inputs must be what the bundle says of them."""
+        declared = {AUDIO: ("N", self.graph.block)} | {spec.name: spec.shape for spec in self.graph.states}
+        found = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
+        for name in declared.keys() | found.keys():
+            if declared.get(name) != found.get(name):
+                raise BundleError(
+                    f"{where}: input '{name}' is {found.get(name)} in the graph and {declared.get(name)} in the bundle; "
+                    "export the bundle again"
+                )
+
+    def zero_state(self, batch: int = 1) -> State:
+        """The state of `batch` streams that have heard nothing yet."""
+        return {
+            spec.name: np.zeros((batch, *(int(size) for size in spec.shape[1:])), dtype=np.float32)
+            for spec in self.graph.states
+        }
+
+    def step(self, audio: Floats, state: State) -> tuple[Floats, State]:
+        """(N, block) samples in [-1, 1], state -> (N, block / stride, tokens of all heads), new state."""
+        outputs = self._session.run(self._outputs, {AUDIO: audio, **state})
+        return outputs[0], {spec.name: value for spec, value in zip(self.graph.states, outputs[1:], strict=True)}

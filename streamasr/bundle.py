@@ -1,0 +1,196 @@
+"""The model on disk: a folder with bundle.json and the graphs it names.
+
+A bundle knows everything, the code knows no particular model. Reading is strict: an unknown or
+missing key, or a file that is not the one that was written, is an error that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streamasr.errors import BundleError
+from streamasr.strict import StrictError, parse
+
+FORMAT = 1
+METADATA = "bundle.json"
+
+
+@dataclass(frozen=True)
+class StateSpec:
+    """One tensor of state: its name and shape, the batch axis written "N". Always float32."""
+
+    name: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """Log-mel parameters; lengths in samples."""
+
+    sample_rate: int = 16000
+    window: int = 400
+    hop: int = 160
+    n_fft: int = 512
+    mels: int = 80
+    floor: float = 1e-6  # added to the mel power of audio in [-1, 1]: well under a quiet room's noise
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file: samples and state in, log-probabilities and state out; lengths in samples."""
+
+    file: str
+    sha256: str
+    block: int  # samples of one step
+    stride: int  # samples of one frame
+    delay: int  # frames by which the output lags; the first `delay` frames of a stream are dropped
+    states: tuple[StateSpec, ...]
+    parity: float  # largest difference from torch's log-probabilities, seen by the export
+
+    @property
+    def flush(self) -> int:
+        """Zeros fed by `finish`: enough for the delay and to fill the last block."""
+        return self.delay * self.stride + self.block
+
+    @property
+    def latency(self) -> int:
+        """Samples after the start of a frame that its output may need, the wait for a block included."""
+        return self.delay * self.stride + self.block
+
+
+@dataclass(frozen=True)
+class Head:
+    """One set of log-probabilities of the graph's output: its tokens, the blank first."""
+
+    name: str
+    tokens: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What is added to a word's first and last spike to give its start and end, in samples."""
+
+    start: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True)
+class ConfidenceModel:
+    """Logistic regression from a word's letters to the probability that it is right."""
+
+    bias: float = 0.0
+    mean_log_prob: float = 1.0
+    min_log_prob: float = 0.0
+    letters: float = 0.0  # per letter, at most 8 counted
+
+    def __call__(self, log_probs: list[float]) -> float:
+        """The probability for a word whose letters had these log-probabilities."""
+        mean, low = sum(log_probs) / len(log_probs), min(log_probs)
+        logit = self.bias + self.mean_log_prob * mean + self.min_log_prob * low
+        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, logit + self.letters * min(len(log_probs), 8)))))
+
+
+@dataclass(frozen=True)
+class EndpointRule:
+    """An utterance with words ends when both hold."""
+
+    trailing_s: float  # no new letter for so long
+    utterance_s: float = 0.0  # first letter at least so long ago
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where training audio came from."""
+
+    name: str
+    licence: str
+    hours: float
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything in bundle.json; `folder` is where it was read."""
+
+    format: int
+    name: str
+    version: str
+    language: str
+    features: FeatureConfig
+    heads: tuple[Head, ...]  # in the order of the graph's output
+    graphs: dict[str, Graph]
+    network: dict[str, Any]  # configuration from which torch builds the same network
+    timing: Timing
+    confidence: ConfidenceModel
+    endpoint: tuple[EndpointRule, ...]
+    sources: tuple[Source, ...]
+    measured: dict[str, float]  # results of the script that measured this bundle
+    folder: Path = field(default=Path(), compare=False)
+
+    @property
+    def sample_rate(self) -> int:
+        return self.features.sample_rate
+
+    @property
+    def checksum(self) -> str:
+        """Names this bundle: changes when its graphs or tokens change."""
+        text = json.dumps([asdict(head) for head in self.heads] + [g.sha256 for g in self.graphs.values()])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def head(self, name: str) -> tuple[slice, tuple[str, ...]]:
+        """Where in the graph's last axis a head lies, and its tokens."""
+        start = 0
+        for head in self.heads:
+            if head.name == name:
+                return slice(start, start + len(head.tokens)), head.tokens
+            start += len(head.tokens)
+        raise BundleError(f"{self.folder}: has no head '{name}', only {', '.join(h.name for h in self.heads)}")
+
+    def graph(self, name: str) -> tuple[Graph, Path]:
+        """A graph and its file, whose checksum has been verified."""
+        if name not in self.graphs:
+            raise BundleError(f"{self.folder}: has no graph '{name}', only {', '.join(self.graphs)}")
+        graph = self.graphs[name]
+        path = self.folder / graph.file
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror}; copy the whole bundle folder") from error
+        if found != graph.sha256:
+            raise BundleError(f"{path}: checksum {found[:12]}, expected {graph.sha256[:12]}; copy the file again")
+        return graph, path
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle's metadata; the graphs are verified when they are opened."""
+    path = folder / METADATA
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; expected the folder of a model") from error
+    except ValueError as error:
+        raise BundleError(f"{path}: not JSON ({error}); copy the file again") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        got = values.get("format") if isinstance(values, dict) else None
+        raise BundleError(f"{path}: format {got!r}, this version of streamasr reads format {FORMAT}")
+    try:
+        return parse(Bundle, {**values, "folder": folder}, str(path))
+    except StrictError as error:
+        raise BundleError(str(error)) from error
+
+
+def write_bundle(bundle: Bundle) -> None:
+    """Write bundle.json into bundle.folder."""
+    values = asdict(bundle)
+    del values["folder"]
+    (bundle.folder / METADATA).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

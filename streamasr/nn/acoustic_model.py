@@ -1,0 +1,193 @@
+"""Samples -> log-probabilities: log-mel, subsampling, recurrent layers with look-ahead, CTC heads."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamasr.bundle import FeatureConfig, StateSpec
+from streamasr.nn.cells import make_cell
+from streamasr.nn.features import LogMel
+from streamasr.nn.stage import Chain, Stage, State
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the network's shape. Lives in checkpoints and in recipes."""
+
+    heads: dict[str, list[str]]  # name of a CTC head -> its tokens, the blank first
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    conv_channels: int = 192
+    width: int = 320
+    cell: str = "gru"
+    lookahead: list[int] = field(default_factory=lambda: [2, 2, 1, 0])  # frames, one entry a layer
+    dropout: float = 0.0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        return cls(**{**values, "features": FeatureConfig(**values.get("features", {}))})
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Normalise(Stage):
+    """(x - mean) / std with one fixed pair a mel band, measured once on training data."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(mels))
+        self.register_buffer("scale", torch.ones(mels))
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return (x - self.mean) * self.scale, {}
+
+
+class Subsample(Stage):
+    """A convolution of 5 frames with stride 2 and a ReLU; the frames it overlaps are its state."""
+
+    KERNEL = 5
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.stride = 2
+        self.inputs = inputs
+        self.conv = nn.Conv1d(inputs, outputs, self.KERNEL, stride=2)
+
+    def state_specs(self) -> list[StateSpec]:
+        return [StateSpec("past", ("N", self.KERNEL - self.stride, self.inputs))]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        x = torch.cat([state["past"], x], dim=1)
+        y = torch.relu(self.conv(x.transpose(1, 2))).transpose(1, 2)
+        return y, {"past": x[:, -(self.KERNEL - self.stride) :]}
+
+
+class LookAhead(Stage):
+    """Row convolution (Amodei et al. 2016, Deep Speech 2): y[t] = sum over i of weight[i] * x[t + i].
+
+    The future is waited for: y[t] leaves when x[t + frames] has come.
+    """
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.delay = frames
+        self.weight = nn.Parameter(torch.zeros(frames + 1, width))
+        nn.init.ones_(self.weight[0])  # starts as the identity
+
+    def state_specs(self) -> list[StateSpec]:
+        return [StateSpec("past", ("N", self.delay, self.weight.shape[1]))]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        x = torch.cat([state["past"], x], dim=1)
+        frames = x.shape[1] - self.delay
+        y = x[:, :frames] * self.weight[0]
+        for i in range(1, self.delay + 1):
+            y = y + x[:, i : i + frames] * self.weight[i]
+        return y, {"past": x[:, frames:]}
+
+
+class RecurrentLayer(Stage):
+    """x + cell(norm(x)): the residual path keeps deep stacks trainable."""
+
+    def __init__(self, cell: str, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.cell = make_cell(cell, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def state_specs(self) -> list[StateSpec]:
+        return self.cell.state_specs()
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, state = self.cell.step(self.norm(x), state)
+        return x + self.dropout(y), state
+
+
+class Heads(Stage):
+    """One linear CTC head a token set: (N, T, width) -> log-probabilities, the heads side by side."""
+
+    def __init__(self, width: int, heads: dict[str, list[str]]) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.ModuleDict({name: nn.Linear(width, len(tokens)) for name, tokens in heads.items()})
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        x = self.norm(x)
+        return torch.cat([torch.log_softmax(head(x), dim=2) for head in self.linear.values()], dim=2), {}
+
+
+class AcousticModel(nn.Module):
+    """Samples to log-probabilities over the tokens of each head, one frame per `stride` samples.
+
+    Frame j speaks of samples [j stride, (j + 1) stride) and leaves `delay` frames later, so the
+    first `delay` frames of a stream speak of time before it and are dropped by whoever steps.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        mels, width = config.features.mels, config.width
+        self.front = Chain([("logmel", LogMel(config.features)), ("normalise", Normalise(mels))])
+        body: list[tuple[str, Stage]] = [
+            ("conv1", Subsample(mels, config.conv_channels)),
+            ("conv2", Subsample(config.conv_channels, width)),
+        ]
+        for number, frames in enumerate(config.lookahead, 1):
+            body.append((f"{config.cell}{number}", RecurrentLayer(config.cell, width, config.dropout)))
+            if frames:
+                body.append((f"ahead{number}", LookAhead(width, frames)))
+        body.append(("heads", Heads(width, config.heads)))
+        self.body = Chain(body)
+        self.chain = Chain([("front", self.front), ("body", self.body)])
+        self.stride = self.chain.stride
+        self.delay = self.chain.delay
+
+    def state_specs(self) -> list[StateSpec]:
+        """The one list of state: graph inputs and outputs, bundle, run time and C all come from it."""
+        return self.chain.state_specs()
+
+    def zero_state(self, batch: int) -> State:
+        return self.chain.zero_state(batch)
+
+    def step(self, audio: Tensor, state: State) -> tuple[Tensor, State]:
+        """(N, T) samples, T a multiple of stride -> (N, T / stride, all heads' tokens), state."""
+        return self.chain.step(audio, state)
+
+    def frames(self, samples: int) -> int:
+        """Frames that `samples` samples give: those that begin before the end."""
+        return math.ceil(samples / self.stride)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """A whole padded batch: (N, T) -> (N, frames(T), all heads' tokens). The same step, then the end's delay."""
+        return self.encode(self.front.step(self.pad(audio), self.front.zero_state(len(audio)))[0])
+
+    def pad(self, audio: Tensor) -> Tensor:
+        """Zeros up to a whole frame and for the delay, as `finish` of a stream feeds them."""
+        samples = (self.frames(audio.shape[1]) + self.delay) * self.stride
+        return nn.functional.pad(audio, (0, samples - audio.shape[1]))
+
+    def encode(self, features: Tensor, window: int | None = None) -> Tensor:
+        """(N, T, mels) padded features -> (N, frames, all heads' tokens).
+
+        With `window` (feature frames) the state is carried from window to window but gradients
+        are not: truncated back-propagation through time.
+        """
+        state = self.body.zero_state(len(features))
+        outputs = []
+        for part in features.split(window or features.shape[1], dim=1):
+            y, state = self.body.step(part, {name: value.detach() for name, value in state.items()})
+            outputs.append(y)
+        return torch.cat(outputs, dim=1)[:, self.delay :]
+
+    def split_heads(self, y: Tensor) -> dict[str, Tensor]:
+        """(..., all heads' tokens) -> head name -> (..., tokens)."""
+        sizes = [len(tokens) for tokens in self.config.heads.values()]
+        return dict(zip(self.config.heads, y.split(sizes, dim=-1), strict=True))

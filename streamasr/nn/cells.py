@@ -1,0 +1,159 @@
+"""Recurrent cells, chosen by name: (N, T, width) and state -> (N, T, width) and state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamasr.bundle import StateSpec
+from streamasr.nn.stage import Stage, State
+
+
+class GruFunction(torch.autograd.Function):
+    """The whole GRU sequence as one node of the graph, for training on a CPU.
+
+    Same equations and weight layout (reset, update, new) as torch.nn.GRU. What makes it about
+    twice as fast there: gradients of the weights are three large products after the loop instead
+    of small ones at every step, and everything in the backward loop that does not depend on the
+    incoming gradient is computed before it, for all steps at once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        steps, batch, _ = x.shape  # time first
+        width = h0.shape[1]
+        from_input = torch.addmm(b_ih, x.reshape(steps * batch, -1), w_ih.t()).view(steps, batch, 3 * width)
+        recurrent = x.new_empty(steps, batch, 3 * width)
+        gates = x.new_empty(steps, batch, 2 * width)  # reset, update
+        new = x.new_empty(steps, batch, width)
+        h = x.new_empty(steps + 1, batch, width)
+        h[0] = h0
+        w_hh_t = w_hh.t().contiguous()
+        # Views are made here, all at once: in the loop they would cost as much as the arithmetic.
+        loop = zip(
+            h[:-1].unbind(),
+            h[1:].unbind(),
+            recurrent.unbind(),
+            from_input[:, :, : 2 * width].unbind(),
+            recurrent[:, :, : 2 * width].unbind(),
+            gates.unbind(),
+            from_input[:, :, 2 * width :].unbind(),
+            recurrent[:, :, 2 * width :].unbind(),
+            gates[:, :, :width].unbind(),
+            gates[:, :, width:].unbind(),
+            new.unbind(),
+            strict=True,
+        )
+        for before, after, product, gates_x, gates_h, gate, new_x, new_h, reset, update, candidate in loop:
+            torch.addmm(b_hh, before, w_hh_t, out=product)
+            torch.add(gates_x, gates_h, out=gate).sigmoid_()
+            torch.addcmul(new_x, reset, new_h, out=candidate).tanh_()
+            torch.lerp(candidate, before, update, out=after)
+        ctx.save_for_backward(x, w_ih, w_hh, h, gates, new, recurrent[:, :, 2 * width :])
+        return h[1:], h[steps].clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        x, w_ih, w_hh, h, gates, new, recurrent_new = ctx.saved_tensors
+        grad_out, grad_last = grads
+        steps, batch, width = new.shape
+        reset, update = gates[:, :, :width], gates[:, :, width:]
+        to_new = (1 - update) * (1 - new * new)
+        # d(recurrent pre-activations) / d(h_t), for reset, update and new
+        factors = torch.stack(
+            [
+                to_new * recurrent_new * reset * (1 - reset),
+                (h[:-1] - new) * update * (1 - update),
+                to_new * reset,
+            ],
+            dim=2,
+        )
+        grad_h = torch.empty_like(new)
+        grad_gates = torch.empty_like(factors)
+        carry = grad_last.contiguous().clone()
+        loop = zip(
+            grad_out.unbind(),
+            grad_h.unbind(),
+            grad_h.unsqueeze(2).unbind(),
+            factors.unbind(),
+            grad_gates.unbind(),
+            grad_gates.view(steps, batch, 3 * width).unbind(),
+            update.unbind(),
+            strict=True,
+        )
+        for out, here, here3, factor, grad_gate, grad_flat, kept in reversed(list(loop)):
+            torch.add(out, carry, out=here)
+            torch.mul(factor, here3, out=grad_gate)
+            torch.mul(here, kept, out=carry)
+            carry.addmm_(grad_flat, w_hh)
+        flat = grad_gates.view(steps * batch, 3 * width)
+        grad_w_hh = flat.t() @ h[:-1].reshape(steps * batch, width)
+        grad_b_hh = flat.sum(0)
+        grad_gates[:, :, 2] = grad_h * to_new  # on the input's side, the new gate is not yet reset
+        grad_x = (flat @ w_ih).view_as(x)
+        grad_w_ih = flat.t() @ x.reshape(steps * batch, -1)
+        return grad_x, carry, grad_w_ih, grad_w_hh, flat.sum(0), grad_b_hh
+
+
+class Gru(Stage):
+    """A gated recurrent unit (Cho et al. 2014, in cuDNN's form)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(width, width, batch_first=True)
+
+    def state_specs(self) -> list[StateSpec]:
+        return [StateSpec("h", ("N", self.rnn.hidden_size))]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        if torch.is_grad_enabled() and x.device.type == "cpu":
+            rnn = self.rnn
+            weights = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0)
+            y, h = GruFunction.apply(x.transpose(0, 1).contiguous(), state["h"], *weights)
+            return y.transpose(0, 1), {"h": h}
+        y, h = self.rnn(x, state["h"][None])
+        return y, {"h": h[0]}
+
+
+class Lstm(Stage):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(width, width, batch_first=True)
+
+    def state_specs(self) -> list[StateSpec]:
+        return [StateSpec("h", ("N", self.rnn.hidden_size)), StateSpec("c", ("N", self.rnn.hidden_size))]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, (h, c) = self.rnn(x, (state["h"][None], state["c"][None]))
+        return y, {"h": h[0], "c": c[0]}
+
+
+class Rnn(Stage):
+    """The simple recurrent network (Elman 1990)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(width, width, batch_first=True)
+
+    def state_specs(self) -> list[StateSpec]:
+        return [StateSpec("h", ("N", self.rnn.hidden_size))]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        y, h = self.rnn(x, state["h"][None])
+        return y, {"h": h[0]}
+
+
+CELLS: dict[str, type[Gru] | type[Lstm] | type[Rnn]] = {"gru": Gru, "lstm": Lstm, "rnn": Rnn}
+
+
+def make_cell(name: str, width: int) -> Stage:
+    """The cell called `name`; ValueError names those there are."""
+    if name not in CELLS:
+        raise ValueError(f"unknown cell '{name}': choose one of {', '.join(CELLS)}")
+    return CELLS[name](width)

@@ -1,0 +1,34 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, and averages of several."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
+
+
+def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
+    """Written beside `path` and moved there, so that a reader sees the old one or the new one."""
+    partial = path.with_suffix(".partial")
+    torch.save(values, partial)
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Tensors and plain data only: a checkpoint from a stranger runs no code."""
+    values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return values
+
+
+def load_model(paths: Sequence[Path]) -> AcousticModel:
+    """The model of a checkpoint, or the average of the weights of several."""
+    checkpoints = [load_checkpoint(path) for path in paths]
+    model = AcousticModel(ModelConfig.from_dict(checkpoints[0]["model_config"]))
+    states = [checkpoint["model"] for checkpoint in checkpoints]
+    model.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    return model.eval()

@@ -1,0 +1,283 @@
+"""The training loop: one process or several, interrupted and continued without a trace."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
+from streamasr.training import augment, evaluation
+from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
+from streamasr.training.config import TrainConfig
+from streamasr.training.data import RATE, AudioCache, Batch, BatchDataset, encode_text
+from streamasr.training.manifest import Utterance
+
+Lexicon = dict[str, list[list[str]]]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a run learns from and what it is watched on."""
+
+    train: Sequence[Utterance]
+    dev: Sequence[Utterance]
+    noise: Sequence[Path]
+    lexicon: Lexicon
+    cache: Path  # folder for decoded audio
+
+
+class Objective(nn.Module):
+    """The loss as a module, so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, model: AcousticModel, config: TrainConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.config = config
+        hop = model.config.features.hop
+        per_frame = model.stride // hop
+        self.window = round(config.truncate_s * RATE / hop / per_frame) * per_frame or None
+
+    def forward(self, batch: Batch, rng: torch.Generator) -> Tensor:
+        """Weighted sum of each head's CTC loss (Graves et al. 2006) per target token."""
+        model = self.model
+        with torch.no_grad():
+            audio = model.pad(batch.audio)
+            features, _ = model.front.step(audio, model.front.zero_state(len(audio)))
+            hops = batch.lengths // model.config.features.hop
+            features = augment.mask(features, hops, self.config.augment, rng)
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            outputs = model.split_heads(model.encode(features, self.window).float())
+        frames = (batch.lengths + model.stride - 1) // model.stride
+        loss = features.new_zeros(())
+        for head, weight in self.config.head_weights.items():
+            targets = batch.targets[head]
+            rows = [i for i, target in enumerate(targets) if target is not None]
+            loss = loss + weight * self._ctc(outputs[head][rows], frames[rows], [targets[i] for i in rows])  # type: ignore[misc]
+        return loss
+
+    @staticmethod
+    def _ctc(log_probs: Tensor, frames: Tensor, targets: list[Tensor]) -> Tensor:
+        if not targets:
+            return log_probs.sum() * 0.0
+        lengths = torch.tensor([len(target) for target in targets])
+        losses = nn.functional.ctc_loss(
+            log_probs.transpose(0, 1), torch.cat(targets), frames, lengths, reduction="sum", zero_infinity=True
+        )
+        return losses / max(int(lengths.sum()), 20 * len(targets))  # noise alone has no tokens to divide by
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up over steps, cosine to zero over progress 0..1."""
+    peak = config.optimiser.rate
+    return peak * min(1.0, (step + 1) / config.optimiser.warm_up_steps) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class Trainer:
+    """One run in one folder: config.json, log.jsonl, curve.png, last.pt, epoch-N.pt."""
+
+    def __init__(self, config: TrainConfig, heads: dict[str, list[str]], corpus: Corpus, folder: Path) -> None:
+        self.config = config
+        self.corpus = corpus
+        self.folder = folder
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        torch.set_flush_denormal(True)  # decayed states would slow the arithmetic down
+        torch.manual_seed(config.seed)
+        self.cache = AudioCache([u.audio for u in corpus.train], corpus.cache)
+        self.noise = AudioCache(corpus.noise, corpus.cache)
+        self.dev = corpus.dev[:: max(1, len(corpus.dev) // config.dev_utterances)][self.rank :: self.world]
+        self.dev_cache = AudioCache([u.audio for u in self.dev], corpus.cache)
+        self.model = AcousticModel(ModelConfig(heads=heads, **config.model))
+        self.objective = Objective(self.model, config)
+        self.optimiser = torch.optim.AdamW(
+            self.model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.optimiser.weight_decay
+        )
+        self.epoch, self.batch, self.step, self.audio_s, self.spent_s = 0, 0, 0, 0.0, 0.0
+        if (folder / "last.pt").exists():
+            self._resume(load_checkpoint(folder / "last.pt"))
+        else:
+            self._measure_features()
+        self.parallel: nn.Module = self.objective
+        if self.world > 1:
+            self.parallel = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=False)
+
+    def run(self) -> None:
+        """Train to the end of the last epoch."""
+        last_save = time.monotonic()
+        total = math.ceil(self.config.epochs)
+        while self.epoch < total:
+            dataset = self._dataset()
+            per_rank = len(dataset) // self.world
+            bar = tqdm(
+                total=per_rank, initial=self.batch, desc=f"epoch {self.epoch + 1}/{total}", disable=self.rank > 0
+            )
+            for batch in self._batches(dataset, per_rank):
+                started = time.monotonic()
+                loss = self._update(batch, (self.epoch + self.batch / per_rank) / self.config.epochs)
+                self.batch += 1
+                self.step += 1
+                self.audio_s += float(batch.lengths.sum()) / RATE * self.world
+                self.spent_s += time.monotonic() - started
+                bar.update()
+                self._report(loss, per_rank, total, bar)
+                if time.monotonic() - last_save > 60.0 * self.config.checkpoint_minutes:
+                    self._save("last.pt")
+                    last_save = time.monotonic()
+            bar.close()
+            self.epoch, self.batch = self.epoch + 1, 0
+            self._end_epoch()
+            last_save = time.monotonic()
+
+    def _dataset(self) -> BatchDataset:
+        return BatchDataset(
+            self.corpus.train,
+            self.cache,
+            self.noise,
+            self.model.config.heads,
+            self.corpus.lexicon,
+            self.config.batch,
+            self.config.augment,
+            (self.config.seed, self.epoch),
+        )
+
+    def _batches(self, dataset: BatchDataset, per_rank: int) -> Iterator[Batch]:
+        numbers = [i * self.world + self.rank for i in range(self.batch, per_rank)]
+        loader: DataLoader[Any] = DataLoader(
+            dataset, batch_size=None, sampler=numbers, num_workers=1, prefetch_factor=4  # type: ignore[arg-type]
+        )
+        yield from loader
+
+    def _update(self, batch: Batch, progress: float) -> float:
+        # Every draw depends on the step alone, so a continued run draws what an unbroken one would.
+        torch.manual_seed(hash((self.config.seed, self.step, self.rank)) % 2**63)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.config, self.step, progress)
+        self.parallel.train()
+        loss = self.parallel(batch, torch.default_generator)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        return float(loss.detach())
+
+    def _report(self, loss: float, per_rank: int, total: int, bar: Any) -> None:
+        if self.rank > 0:
+            return
+        speed = self.audio_s / max(self.spent_s, 1e-9)
+        done = self.epoch + self.batch / per_rank
+        left_h = self.spent_s / 3600.0 / done * (total - done)
+        bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} h/h, {left_h:.1f} h left")
+        if self.step % 20 == 0:
+            self._log(epoch=round(done, 3), step=self.step, loss=round(loss, 4), hours_per_hour=round(speed, 1))
+
+    def _log(self, **values: Any) -> None:
+        if self.rank == 0:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps({**values, "spent_s": round(self.spent_s)}) + "\n")
+
+    def _end_epoch(self) -> None:
+        rates = self._evaluate()
+        if self.rank == 0:
+            self._log(epoch=self.epoch, step=self.step, **{f"dev_{name}": round(rate, 4) for name, rate in rates.items()})
+            print(f"epoch {self.epoch}: " + ", ".join(f"{name} {100 * rate:.1f} %" for name, rate in rates.items()))
+            plot_curve(self.folder)
+        self._save("last.pt")
+        self._save(f"epoch-{self.epoch}.pt")
+        if self.rank == 0:
+            (self.folder / f"epoch-{self.epoch - self.config.kept_checkpoints}.pt").unlink(missing_ok=True)
+
+    def _evaluate(self) -> dict[str, float]:
+        self.model.eval()
+        found = evaluation.greedy(self.model, self.dev_cache)
+        heads = self.model.config.heads
+        targets = [
+            {head: None if t is None else [heads[head][k] for k in t] for head, t in encoded.items()}
+            for encoded in (encode_text(u.text, heads, self.corpus.lexicon) for u in self.dev)
+        ]
+        counts = evaluation.errors(self.dev, found, targets)
+        table = torch.tensor([[c.edits, c.length] for c in counts.values()], dtype=torch.float64)
+        if self.world > 1:
+            dist.all_reduce(table)
+        return {name: float(edits / length) for name, (edits, length) in zip(counts, table, strict=True)}
+
+    def _save(self, name: str) -> None:
+        if self.rank == 0:
+            values = {
+                "config": self.config.to_dict(),
+                "model_config": self.model.config.to_dict(),
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "step": self.step,
+                "audio_s": self.audio_s,
+                "spent_s": self.spent_s,
+                "world": self.world,
+            }
+            save_checkpoint(self.folder / name, values)
+
+    def _resume(self, saved: dict[str, Any]) -> None:
+        self.model.load_state_dict(saved["model"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.epoch, self.batch, self.step = saved["epoch"], saved["batch"], saved["step"]
+        self.audio_s, self.spent_s = saved["audio_s"], saved["spent_s"]
+        if saved["world"] != self.world:  # another number of processes: keep the place in the epoch
+            self.batch = self.batch * saved["world"] // self.world
+
+    def _measure_features(self) -> None:
+        """Mean and deviation of each mel band over some training audio, once, before the first step."""
+        model = self.model
+        front = model.front.stages
+        rows = torch.cat(
+            [
+                front["logmel"].step(  # type: ignore[operator]
+                    model.pad(torch.from_numpy(self.cache[i])[None]), front["logmel"].zero_state(1)  # type: ignore[operator]
+                )[0][0]
+                for i in range(0, len(self.cache), max(1, len(self.cache) // 200))
+            ]
+        )
+        front["normalise"].mean.copy_(rows.mean(0))  # type: ignore[operator, union-attr]
+        front["normalise"].scale.copy_(1.0 / rows.std(0))  # type: ignore[operator, union-attr]
+
+
+def plot_curve(folder: Path) -> None:
+    """log.jsonl -> curve.png: loss and dev errors over epochs."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
+    losses = [row for row in rows if "loss" in row]
+    left.plot([row["epoch"] for row in losses], [row["loss"] for row in losses], linewidth=0.7)
+    left.set(xlabel="epoch", ylabel="training loss per token", yscale="log")
+    measured = [row for row in rows if "dev_words" in row]
+    for name in sorted({key for row in measured for key in row if key.startswith("dev_")}):
+        right.plot([row["epoch"] for row in measured], [100 * row[name] for row in measured], label=name[4:])
+    right.set(xlabel="epoch", ylabel="error on dev (%)", ylim=(0, 105))
+    right.legend()
+    figure.tight_layout()
+    figure.savefig(folder / "curve.png", dpi=100)
+    plt.close(figure)
+
+
+def start_processes() -> None:
+    """Under torchrun, meet the other processes; one thread each unless OMP_NUM_THREADS says more."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    if "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
