@@ -18,6 +18,7 @@ from export.graph import round_weights, write_graph
 from export.verify import TOLERANCE, difference
 from streamasr.bundle import (
     FORMAT,
+    METADATA,
     Bundle,
     ConfidenceModel,
     EndpointRule,
@@ -38,6 +39,8 @@ ENDPOINT = (EndpointRule(0.8), EndpointRule(0.4, 15.0), EndpointRule(0.12, 30.0)
 
 def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[Source, ...]) -> Bundle:
     """Export into `folder`, which appears only when the graph has been verified. `model` is rounded to fp16."""
+    if folder.exists() and not (folder / METADATA).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise StreamasrError(f"{folder}: exists and is not a bundle: not overwritten; name a new folder")
     round_weights(model)
     config = model.config
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,9 @@ def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[So
         )
         parity = difference(model, bundle)
         if not parity <= TOLERANCE:
-            raise StreamasrError(f"the graph differs from torch by {parity:.1e}, more than {TOLERANCE:.0e}: not written")
+            raise StreamasrError(
+                f"the graph differs from torch by {parity:.1e}, more than {TOLERANCE:.0e}: not written"
+            )
         bundle = replace(bundle, graphs={"fp32": replace(graph, parity=parity)})
         write_bundle(bundle)
         work.chmod(0o755)

@@ -31,5 +31,6 @@ def difference(model: AcousticModel, bundle: Bundle, steps: int = STEPS) -> floa
             found, state = acoustic.step(piece, state)
             expected, torch_state = model.step(torch.from_numpy(piece), torch_state)
             pairs = [(found, expected), *((state[name], torch_state[name]) for name in state)]
-            worst = max(worst, *(float(np.abs(a - b.numpy()).max(initial=0.0)) for a, b in pairs))
+            # np.max keeps a NaN; Python's max would lose it, and a broken network would pass.
+            worst = float(np.max([worst, *(np.abs(a - b.numpy()).max(initial=0.0) for a, b in pairs)]))
     return worst

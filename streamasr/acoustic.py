@@ -55,3 +55,13 @@ class Acoustic:
         """(N, block) samples in [-1, 1], state -> (N, block / stride, tokens of all heads), new state."""
         outputs = self._session.run(self._outputs, {AUDIO: audio, **state})
         return outputs[0], {spec.name: value for spec, value in zip(self.graph.states, outputs[1:], strict=True)}
+
+    def whole(self, audio: Floats) -> Floats:
+        """(n,) samples -> (frames, tokens of all heads): the same blocks over a whole recording, flushed as a stream is."""
+        graph = self.graph
+        padded = np.concatenate([audio, np.zeros(graph.flush, dtype=np.float32)])[None]
+        state, rows = self.zero_state(), []
+        for start in range(0, padded.shape[1] - graph.block + 1, graph.block):
+            y, state = self.step(padded[:, start : start + graph.block], state)
+            rows.append(y[0])
+        return np.concatenate(rows)[graph.delay :][: -(-len(audio) // graph.stride)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from pathlib import Path
 
+from streamasr.bundle import Source
 from streamasr.training.lexicon import PHONES, read_lexicon
 from streamasr.training.loop import Corpus
 from streamasr.training.manifest import read_manifest
@@ -27,4 +28,31 @@ def corpus(shared: Path, cache: Path) -> Corpus:
         noise=noise_files(shared, held_out=False),
         lexicon=read_lexicon(shared / "lexicon" / "cmudict.dict"),
         cache=cache,
+    )
+
+
+LICENCES = (  # prefix of a source's name in the manifests, what it is, its licence
+    ("ls-", "LibriSpeech (Panayotov, Chen, Povey, Khudanpur 2015, from LibriVox)", "CC BY 4.0"),
+    ("so762", "speechocean762 (Zhang et al. 2021)", "free for commercial and non-commercial use"),
+    ("kathleen", "Kathleen (Rhasspy voice datasets)", "CC0"),
+    ("commonvoice", "Common Voice English (Mozilla)", "CC0"),
+    ("ljspeech", "LJ Speech (Keith Ito)", "public domain"),
+    ("vctk", "VCTK (Yamagishi et al.)", "CC BY 4.0, ODC-By 1.0"),
+)
+
+
+def speech_sources(shared: Path) -> tuple[Source, ...]:
+    """Where the training speech comes from, with its licences and hours."""
+    utterances = read_manifest(shared / "speech" / "train.jsonl", LETTERS)
+    sources = []
+    for prefix, name, licence in LICENCES:
+        seconds = sum(u.seconds for u in utterances if u.source.startswith(prefix))
+        sources.append(Source(name, licence, round(seconds / 3600.0, 2)))
+    total = sum(u.seconds for u in utterances) / 3600.0
+    assert abs(total - sum(s.hours for s in sources)) < 0.05, "a source without a licence is in the manifest"
+    return (
+        *sources,
+        Source("ESC-10 (Piczak 2015), as noise", "CC BY 3.0", 0.0),
+        Source("Google Speech Commands background recordings, as noise", "CC BY 4.0", 0.0),
+        Source("CMU Pronouncing Dictionary, for the phone head", "BSD 2-clause", 0.0),
     )

@@ -21,6 +21,8 @@ class GruFunction(torch.autograd.Function):
     """
 
     @staticmethod
+    # Under autocast too all is fp32: the loop's out= needs one type.
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -57,6 +59,7 @@ class GruFunction(torch.autograd.Function):
         return h[1:], h[steps].clone()
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         x, w_ih, w_hh, h, gates, new, recurrent_new = ctx.saved_tensors
         grad_out, grad_last = grads

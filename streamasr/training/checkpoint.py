@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 
 
@@ -21,13 +23,25 @@ def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Tensors and plain data only: a checkpoint from a stranger runs no code."""
-    values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.filename is not None:  # a damaged archive gives an OSError without
+            raise
+        raise StreamasrError(
+            f"{path}: not a checkpoint: expected a file that training wrote, such as last.pt"
+        ) from error
+    if not isinstance(values, dict) or not {"model", "model_config"} <= values.keys():
+        raise StreamasrError(f"{path}: holds no model: expected a checkpoint that training wrote, such as last.pt")
     return values
 
 
 def load_model(paths: Sequence[Path]) -> AcousticModel:
     """The model of a checkpoint, or the average of the weights of several."""
     checkpoints = [load_checkpoint(path) for path in paths]
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        if checkpoint["model_config"] != checkpoints[0]["model_config"]:
+            raise StreamasrError(f"{path}: another network than {paths[0]}; average checkpoints of one run")
     model = AcousticModel(ModelConfig.from_dict(checkpoints[0]["model_config"]))
     states = [checkpoint["model"] for checkpoint in checkpoints]
     model.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})

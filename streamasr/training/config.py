@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamasr.errors import ManifestError
+from streamasr.nn.acoustic_model import ModelConfig
 from streamasr.training.augment import AugmentConfig
 from streamasr.training.data import BatchConfig
 
@@ -44,6 +45,12 @@ class TrainConfig:
         """Unknown keys are errors that name the key and the file."""
         parts = {"batch": BatchConfig, "augment": AugmentConfig, "optimiser": OptimiserConfig}
         known = {name: _make(kind, values.get(name, {}), f"{where}, [{name}]") for name, kind in parts.items()}
+        network = {f.name for f in fields(ModelConfig)} - {"heads"}
+        unknown = set(values.get("model", {})) - network
+        if unknown:
+            raise ManifestError(
+                f"{where}, [model]: unknown key {', '.join(sorted(unknown))}; see {ModelConfig.__module__}"
+            )
         made: TrainConfig = _make(cls, {**values, **known}, where)
         return made
 
@@ -64,4 +71,6 @@ def _make(kind: Any, values: dict[str, Any], where: str) -> Any:
     unknown = set(values) - {f.name for f in fields(kind)}
     if unknown:
         raise ManifestError(f"{where}: unknown key {', '.join(sorted(unknown))}; see {kind.__module__}")
-    return kind(**{name: tuple(v) if isinstance(v, list) and kind is AugmentConfig else v for name, v in values.items()})
+    return kind(
+        **{name: tuple(v) if isinstance(v, list) and kind is AugmentConfig else v for name, v in values.items()}
+    )

@@ -37,7 +37,8 @@ class AudioCache:
         if not index.exists():
             self._decode(paths, pcm, index)
         self.ends = np.array([0, *json.loads(index.read_text())], dtype=np.int64)
-        self.pcm: NDArray[np.int16] = np.memmap(pcm, dtype=np.int16, mode="r")
+        empty = self.ends[-1] == 0  # no recordings: nothing that could be mapped
+        self.pcm: NDArray[np.int16] = np.zeros(0, np.int16) if empty else np.memmap(pcm, dtype=np.int16, mode="r")
 
     @staticmethod
     def _decode(paths: Sequence[Path], pcm: Path, index: Path) -> None:
@@ -57,7 +58,8 @@ class AudioCache:
                 end += len(samples)
                 ends.append(end)
         partial.rename(pcm)
-        index.write_text(json.dumps(ends))
+        partial.write_text(json.dumps(ends))  # moved there whole: another process may be waiting to read it
+        partial.rename(index)
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -159,7 +161,7 @@ class BatchDataset(Dataset[Batch]):
             parts.append(np.zeros(int(item.seconds * RATE), dtype=np.float32))
         audio = np.concatenate(parts)
         if not item.utterances or rng.random() < config.noise_probability:
-            noise = self.noise[int(rng.integers(len(self.noise)))]
+            noise = self.noise[int(rng.integers(len(self.noise)))] if len(self.noise) else np.zeros(1, dtype=np.float32)
             if not item.utterances:  # a level to set the noise against: a moderate speaker's
                 audio = audio + rng.standard_normal(len(audio), dtype=np.float32) * np.float32(1e-4)
                 audio = audio + np.resize(noise, len(audio)) * np.float32(10.0 ** rng.uniform(-2.0, 0.0))

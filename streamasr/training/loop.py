@@ -81,7 +81,8 @@ class Objective(nn.Module):
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
     """Linear warm-up over steps, cosine to zero over progress 0..1."""
     peak = config.optimiser.rate
-    return peak * min(1.0, (step + 1) / config.optimiser.warm_up_steps) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    warm = min(1.0, (step + 1) / config.optimiser.warm_up_steps)
+    return peak * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
 class Trainer:
@@ -99,7 +100,7 @@ class Trainer:
         self.noise = AudioCache(corpus.noise, corpus.cache)
         self.dev = corpus.dev[:: max(1, len(corpus.dev) // config.dev_utterances)][self.rank :: self.world]
         self.dev_cache = AudioCache([u.audio for u in self.dev], corpus.cache)
-        self.model = AcousticModel(ModelConfig(heads=heads, **config.model))
+        self.model = AcousticModel(ModelConfig.from_dict({"heads": heads, **config.model}))
         self.objective = Objective(self.model, config)
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.optimiser.weight_decay
@@ -155,7 +156,11 @@ class Trainer:
     def _batches(self, dataset: BatchDataset, per_rank: int) -> Iterator[Batch]:
         numbers = [i * self.world + self.rank for i in range(self.batch, per_rank)]
         loader: DataLoader[Any] = DataLoader(
-            dataset, batch_size=None, sampler=numbers, num_workers=1, prefetch_factor=4  # type: ignore[arg-type]
+            dataset,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=1,
+            prefetch_factor=4,
         )
         yield from loader
 
@@ -191,7 +196,9 @@ class Trainer:
     def _end_epoch(self) -> None:
         rates = self._evaluate()
         if self.rank == 0:
-            self._log(epoch=self.epoch, step=self.step, **{f"dev_{name}": round(rate, 4) for name, rate in rates.items()})
+            self._log(
+                epoch=self.epoch, step=self.step, **{f"dev_{name}": round(rate, 4) for name, rate in rates.items()}
+            )
             print(f"epoch {self.epoch}: " + ", ".join(f"{name} {100 * rate:.1f} %" for name, rate in rates.items()))
             plot_curve(self.folder)
         self._save("last.pt")
@@ -208,10 +215,13 @@ class Trainer:
             for encoded in (encode_text(u.text, heads, self.corpus.lexicon) for u in self.dev)
         ]
         counts = evaluation.errors(self.dev, found, targets)
-        table = torch.tensor([[c.edits, c.length] for c in counts.values()], dtype=torch.float64)
+        # The same rows in every process, also where its share of dev has no target for a head.
+        names = ["words", *heads]
+        rows = [counts.get(name, evaluation.ErrorCount()) for name in names]
+        table = torch.tensor([[c.edits, c.length] for c in rows], dtype=torch.float64)
         if self.world > 1:
             dist.all_reduce(table)
-        return {name: float(edits / length) for name, (edits, length) in zip(counts, table, strict=True)}
+        return {name: float(edits / max(length, 1)) for name, (edits, length) in zip(names, table, strict=True)}
 
     def _save(self, name: str) -> None:
         if self.rank == 0:
@@ -244,13 +254,14 @@ class Trainer:
         rows = torch.cat(
             [
                 front["logmel"].step(  # type: ignore[operator]
-                    model.pad(torch.from_numpy(self.cache[i])[None]), front["logmel"].zero_state(1)  # type: ignore[operator]
+                    model.pad(torch.from_numpy(self.cache[i])[None]),
+                    front["logmel"].zero_state(1),  # type: ignore[operator]
                 )[0][0]
                 for i in range(0, len(self.cache), max(1, len(self.cache) // 200))
             ]
         )
         front["normalise"].mean.copy_(rows.mean(0))  # type: ignore[operator, union-attr]
-        front["normalise"].scale.copy_(1.0 / rows.std(0))  # type: ignore[operator, union-attr]
+        front["normalise"].scale.copy_(1.0 / rows.std(0).clamp_min(0.1))  # type: ignore[operator, union-attr]
 
 
 def plot_curve(folder: Path) -> None:

@@ -32,6 +32,8 @@ def read_manifest(path: Path, alphabet: Iterable[str]) -> list[Utterance]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     utterances = [
         _parse(line, f"{path}, line {number}", path.parent, allowed)
         for number, line in enumerate(lines, 1)

@@ -1,0 +1,80 @@
+"""The model card beside a bundle, written from the bundle itself: python -m recipes.mini.card BUNDLE"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from streamasr.bundle import read_bundle
+
+TEMPLATE = """\
+# {name}
+
+A streaming acoustic model for English: 16 kHz mono audio to letters and phones, by a unidirectional GRU with CTC.
+Made by `recipes/mini` of streamasr {version}; this card is generated from `bundle.json` by `python -m recipes.mini.card`.
+
+| | |
+|---|---|
+| network | {layers} layers of {width} {cell} units, look-ahead {ahead} frames, {frame_ms:.0f} ms a frame |
+| algorithmic latency | {latency_ms:.0f} ms, blocks of {block_ms:.0f} ms included |
+| size | {size_mb:.1f} MB, weights stored as fp16 |
+| difference from torch | at most {parity:.0e} in log-probability |
+
+## Measured
+
+Greedy letters without a language model, by `python -m recipes.mini.evaluate`:
+
+| | % |
+|---|---|
+{measured}
+
+More, with the commands: `recipes/mini/RESULTS.md`.
+
+## Made from
+
+| source | licence | hours |
+|---|---|---|
+{sources}
+
+The weights are released under the licence of streamasr; the attribution above must be kept.
+
+## Limits
+
+- Trained on a few hours of mostly read speech: spontaneous, noisy, far-field or strongly accented speech is recognised
+  much worse than the figures above, which are for books read aloud.
+- English only, lower case, no punctuation, numbers as words.
+- Not for decisions about people: it was not tested for equal quality across speakers.
+"""
+
+
+def write_card(folder: Path) -> None:
+    """Write README.md into the bundle's folder."""
+    bundle = read_bundle(folder)
+    graph = bundle.graphs["fp32"]
+    network = bundle.network
+    text = TEMPLATE.format(
+        name=bundle.name,
+        version=bundle.version,
+        layers=len(network["lookahead"]),
+        width=network["width"],
+        cell=network["cell"].upper(),
+        ahead=" + ".join(str(frames) for frames in network["lookahead"]),
+        frame_ms=1000 * graph.stride / bundle.sample_rate,
+        block_ms=1000 * graph.block / bundle.sample_rate,
+        latency_ms=1000 * graph.latency / bundle.sample_rate,
+        size_mb=sum((folder / g.file).stat().st_size for g in bundle.graphs.values()) / 1e6,
+        parity=graph.parity,
+        measured="\n".join(f"| {key.replace('_', ' ')} | {100 * value:.1f} |" for key, value in bundle.measured.items()),
+        sources="\n".join(f"| {s.name} | {s.licence} | {f'{s.hours:.2f}' if s.hours else ''} |" for s in bundle.sources),
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    write_card(parser.parse_args().bundle)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""Measure a bundle: python -m recipes.mini.evaluate BUNDLE [--write]
+
+Everything goes through the run time that users have. Prints Markdown; with --write it goes into
+RESULTS.md and the model card, and the main figures into the bundle itself. Choices are made on
+dev; test is only for a finished one.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from recipes.mini.align import read_alignments
+from recipes.mini.card import write_card
+from recipes.mini.data import LETTERS, noise_files
+from recipes.mini.listen import Heard, hear_all, read_16k
+from recipes.mini.tune import halves, spike_errors
+from recipes.sections import write_section
+from streamasr.bundle import Bundle, read_bundle, write_bundle
+from streamasr.recognizer import Recognizer, load
+from streamasr.training.evaluation import ErrorCount
+from streamasr.training.manifest import Utterance, read_manifest
+
+HERE = Path(__file__).parent
+
+
+def count(heard: Sequence[Heard]) -> tuple[ErrorCount, ErrorCount]:
+    """Errors in words and in letters."""
+    words, letters = ErrorCount(), ErrorCount()
+    for item in heard:
+        words.add(item.utterance.text.split(), item.text.split())
+        letters.add(list(item.utterance.text), list(item.text))
+    return words, letters
+
+
+def error_table(heard: dict[str, list[Heard]]) -> tuple[list[str], dict[str, float]]:
+    """WER and CER of each split, and of dev by source."""
+    lines = ["| speech | hours | WER % | CER % |", "|---|---|---|---|"]
+    measured = {}
+    groups = {split: items for split, items in heard.items()}
+    for source in sorted({item.utterance.source for item in heard["dev"]}):
+        groups[f"dev, {source}"] = [item for item in heard["dev"] if item.utterance.source == source]
+    for name, items in groups.items():
+        words, letters = count(items)
+        hours = sum(item.utterance.seconds for item in items) / 3600.0
+        lines.append(f"| {name} | {hours:.2f} | {100 * words.rate:.1f} | {100 * letters.rate:.1f} |")
+        if name in heard:
+            measured |= {f"{name}_wer": round(words.rate, 4), f"{name}_cer": round(letters.rate, 4)}
+    return lines, measured
+
+
+def timing_line(bundle: Bundle, raw: NDArray[np.float64]) -> str:
+    """How far word starts and ends are from the forced alignment."""
+    errors = np.abs(raw - [bundle.timing.start, bundle.timing.end]) / bundle.sample_rate * 1000.0
+    start, end = np.median(errors, axis=0)
+    within = 100.0 * float(np.mean(errors[:, 0] <= 100.0))
+    return (
+        f"Word times against PocketSphinx's forced alignment, {len(errors)} right words of the half of dev's speakers "
+        f"they were not tuned on: median error {start:.0f} ms at the start, {end:.0f} ms at the end; "
+        f"{within:.0f} % of the starts within 100 ms."
+    )
+
+
+def reliability(bundle: Bundle, heard: Sequence[Heard]) -> list[str]:
+    """Of words with about this confidence, how many are right."""
+    pairs = [(bundle.confidence(list(w.log_probs)), place is not None) for item in heard for w, place in item.matches()]
+    table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    lines = ["| confidence | words | mean confidence % | right % |", "|---|---|---|---|"]
+    gap = 0.0
+    for low in np.arange(0.0, 1.0, 0.1):
+        rows = table[(table[:, 0] >= low) & (table[:, 0] < low + 0.1)]
+        if len(rows):
+            mean, right = rows.mean(axis=0)
+            gap += abs(mean - right) * len(rows) / len(table)
+            lines.append(f"| {low:.1f} to {low + 0.1:.1f} | {len(rows)} | {100 * mean:.0f} | {100 * right:.0f} |")
+    return [*lines, "", f"Expected calibration error {100 * gap:.1f} points."]
+
+
+def noise_lines(recognizer: Recognizer, shared: Path) -> list[str]:
+    """Words that come out where nobody speaks."""
+    rng = np.random.default_rng(0)
+    minute = 60 * recognizer.bundle.sample_rate
+    sounds = {
+        "digital silence": [np.zeros(5 * minute, dtype=np.float32)],
+        "faint hiss (-70 dB)": [rng.standard_normal(5 * minute).astype(np.float32) * np.float32(10**-3.5)],
+        "held-out noise recordings": [read_16k(path) for path in noise_files(shared, held_out=True)],
+    }
+    lines = ["| sound | minutes | words per minute |", "|---|---|---|"]
+    for name, clips in sounds.items():
+        minutes = sum(len(clip) for clip in clips) / minute
+        words = sum(len(recognizer.transcribe(clip).words) for clip in clips)
+        lines.append(f"| {name} | {minutes:.1f} | {words / minutes:.2f} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--alignments", type=Path, default=Path("work/align-dev.jsonl"), help="of recipes.mini.align")
+    parser.add_argument("--splits", nargs="+", default=["dev", "test"], help="dev alone while choosing")
+    parser.add_argument("--write", action="store_true", help="into RESULTS.md, the model card and the bundle")
+    arguments = parser.parse_args()
+    recognizer = load(arguments.bundle)
+    bundle = recognizer.bundle
+    speech: dict[str, list[Utterance]] = {
+        split: read_manifest(arguments.shared / "speech" / f"{split}.jsonl", LETTERS) for split in arguments.splits
+    }
+    heard = {split: list(tqdm(hear_all(recognizer, us), total=len(us), desc=split)) for split, us in speech.items()}
+    table, measured = error_table(heard)
+    kept_back = {u.audio for u in halves(speech["dev"])[1]}
+    report = [item for item in heard["dev"] if item.utterance.audio in kept_back]
+    raw = spike_errors(recognizer, report, dict(read_alignments(arguments.alignments)))
+    text = "\n".join(
+        [
+            *("Greedy letters, no language model, streaming in blocks of "
+              f"{1000 * recognizer.acoustic.graph.block / bundle.sample_rate:.0f} ms.", ""),
+            *table,
+            *("", timing_line(bundle, raw), "", "Confidence, same half of dev:", ""),
+            *reliability(bundle, report),
+            *("", "Words where nobody speaks:", ""),
+            *noise_lines(recognizer, arguments.shared),
+        ]
+    )
+    print(text)
+    if arguments.write:
+        write_section(HERE / "RESULTS.md", "evaluate", text)
+        write_bundle(replace(read_bundle(arguments.bundle), measured={**bundle.measured, **measured}))
+        write_card(arguments.bundle)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What the recogniser hears in a manifest, through the run time that users have, with the decoder's raw words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from streamasr.decoding.hypothesis import HypothesisWord
+from streamasr.recognizer import Recognizer
+from streamasr.training.manifest import Utterance
+
+
+@dataclass(frozen=True)
+class Heard:
+    """An utterance and the words greedy decoding gives, with no endpoint between them."""
+
+    utterance: Utterance
+    words: tuple[HypothesisWord, ...]
+
+    @property
+    def text(self) -> str:
+        return " ".join(word.text for word in self.words)
+
+    def matches(self) -> Iterator[tuple[HypothesisWord, int | None]]:
+        """Each word heard, with the place in the reference where the same word stands; None if it is wrong."""
+        if not self.words:
+            return
+        found = jiwer.process_words(self.utterance.text, self.text)
+        for chunk in found.alignments[0]:
+            for i in range(chunk.hyp_start_idx, chunk.hyp_end_idx):
+                right = chunk.type == "equal"
+                yield self.words[i], chunk.ref_start_idx + i - chunk.hyp_start_idx if right else None
+
+
+def hear(recognizer: Recognizer, audio: NDArray[np.float32]) -> tuple[HypothesisWord, ...]:
+    """The words of 16 kHz mono samples, as one utterance."""
+    decoder = recognizer.decoder
+    state = decoder.start()
+    for row in recognizer.acoustic.whole(audio)[:, recognizer.head]:
+        state = decoder.step(row, state)
+    return decoder.hypothesis(state).words
+
+
+def hear_all(recognizer: Recognizer, utterances: Sequence[Utterance]) -> Iterator[Heard]:
+    """One after the other, as lazily as asked."""
+    for utterance in utterances:
+        yield Heard(utterance, hear(recognizer, read_16k(utterance.audio)))
+
+
+def read_16k(path: Path) -> NDArray[np.float32]:
+    """Mono samples of a 16 kHz file."""
+    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    assert rate == 16000, f"{path}: {rate} Hz, expected 16000"
+    mono: NDArray[np.float32] = audio.mean(axis=1)
+    return mono

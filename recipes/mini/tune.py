@@ -1,0 +1,90 @@
+"""Word times and confidence of a bundle: python -m recipes.mini.tune BUNDLE
+
+Two small things that the network does not learn are fitted on one half of dev's speakers and
+reported on the other half (recipes.mini.evaluate): how far a word's first and last spike lie from
+its start and end, and how a word's letter probabilities translate into the chance that it is right.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from recipes.mini.align import read_alignments
+from recipes.mini.data import LETTERS
+from recipes.mini.listen import Heard, hear_all
+from streamasr.bundle import ConfidenceModel, Timing, read_bundle, write_bundle
+from streamasr.recognizer import Recognizer, load
+from streamasr.training.manifest import Utterance, read_manifest
+
+
+def halves(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
+    """Every other speaker to each half: one to fit on, one to report on."""
+    speakers = sorted({u.speaker for u in utterances})
+    fit = set(speakers[::2])
+    return [u for u in utterances if u.speaker in fit], [u for u in utterances if u.speaker not in fit]
+
+
+def spike_errors(
+    recognizer: Recognizer, heard: Sequence[Heard], times: dict[str, list[tuple[str, float, float]]]
+) -> NDArray[np.float64]:
+    """(words, 2): aligned start minus first spike, aligned end minus last spike, in samples, of right words."""
+    stride, rate = recognizer.acoustic.graph.stride, recognizer.bundle.sample_rate
+    rows = []
+    for item in heard:
+        reference = times.get(str(item.utterance.audio))
+        for word, place in item.matches():
+            if reference and place is not None:
+                _, start_s, end_s = reference[place]
+                rows.append([start_s * rate - word.first_frame * stride, end_s * rate - (word.last_frame + 1) * stride])
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)
+
+
+def fit_timing(errors: NDArray[np.float64]) -> Timing:
+    """The medians: what minimises the mean absolute error."""
+    start, end = np.median(errors, axis=0)
+    return Timing(start=int(start), end=int(end))
+
+
+def word_features(log_probs: Sequence[float]) -> list[float]:
+    """What ConfidenceModel looks at, in its order."""
+    return [1.0, float(np.mean(log_probs)), float(np.min(log_probs)), float(min(len(log_probs), 8))]
+
+
+def fit_confidence(heard: Sequence[Heard], steps: int = 30) -> ConfidenceModel:
+    """Logistic regression by Newton's method, with a faint pull to zero."""
+    pairs = [(word_features(word.log_probs), place is not None) for item in heard for word, place in item.matches()]
+    x = np.array([features for features, _ in pairs])
+    y = np.array([right for _, right in pairs], dtype=np.float64)
+    weights = np.zeros(x.shape[1])
+    for _ in range(steps):
+        p = 1.0 / (1.0 + np.exp(-x @ weights))
+        gradient = x.T @ (p - y) + 1e-3 * weights
+        hessian = (x * (p * (1.0 - p))[:, None]).T @ x + 1e-3 * np.eye(len(weights))
+        weights -= np.linalg.solve(hessian, gradient)
+    return ConfidenceModel(*(round(float(w), 4) for w in weights))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--alignments", type=Path, default=Path("work/align-dev.jsonl"), help="of recipes.mini.align")
+    arguments = parser.parse_args()
+    recognizer = load(arguments.bundle)
+    fit, _ = halves(read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS))
+    heard = list(tqdm(hear_all(recognizer, fit), total=len(fit)))
+    timing = fit_timing(spike_errors(recognizer, heard, dict(read_alignments(arguments.alignments))))
+    confidence = fit_confidence(heard)
+    write_bundle(replace(read_bundle(arguments.bundle), timing=timing, confidence=confidence))
+    print(f"{timing}\n{confidence}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The recording of the demo: a voice whose making can be repeated."""

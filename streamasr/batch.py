@@ -1,0 +1,221 @@
+"""`streamasr transcribe`: piles of files, each one's failure its own, finished outputs in one piece."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from streamasr.errors import AudioError, OutputError, StreamasrError
+from streamasr.events import Final
+from streamasr.recognizer import Recognizer, load
+from streamasr.sources import AudioSource, open_file, open_stdin
+from streamasr.writers import WRITERS
+
+STDIN = "-"
+Write = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is the same for all files of a call."""
+
+    format: str = "txt"
+    output_dir: Path | None = None
+    model: Path | None = None
+    rate: int | None = None  # of raw samples on standard input
+
+    def target(self, name: str) -> Path | None:
+        """The file that `name`'s transcript goes to; None is standard output."""
+        if self.output_dir is None:
+            return None
+        return self.output_dir / f"{'stdin' if name == STDIN else Path(name).stem}.{self.format}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one file: its problems, one line each, and its text if that was not written out yet."""
+
+    problems: tuple[str, ...] = ()
+    text: str = ""
+
+
+def clashes(names: Sequence[str], job: Job) -> list[str]:
+    """Inputs that would write the same output file."""
+    targets = [job.target(name) for name in names]
+    double = {target for target, count in Counter(targets).items() if target is not None and count > 1}
+    return [name for name, target in zip(names, targets, strict=True) if target in double]
+
+
+def run(names: Sequence[str], job: Job, jobs: int = 1) -> int:
+    """Transcribe all; the exit code is 1 where any had a problem."""
+    if job.output_dir:
+        try:
+            job.output_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{job.output_dir}: cannot be made: {error.strerror}") from error
+    good = True
+    with _workers([name for name in names if name != STDIN], jobs, job) as waiting:
+        recognizer = load(job.model) if len(waiting) < len(set(names)) else None
+        bar = tqdm(total=len(names), unit="file", disable=not _show_bar(job) or len(names) < 2)
+        for name in names:
+            if len(names) > 1 and job.output_dir is None and job.format == "txt":
+                _print(f"==> {name} <==\n")
+            if recognizer is None or name in waiting:
+                outcome = waiting[name].result()
+                _print(outcome.text)
+            else:
+                outcome = transcribe_one(recognizer, name, job, _print)
+            for problem in outcome.problems:
+                bar.write(f"streamasr: {problem}", file=sys.stderr)
+            good = good and not outcome.problems
+            bar.update()
+        bar.close()
+    return 0 if good else 1
+
+
+def transcribe_one(recognizer: Recognizer, name: str, job: Job, write: Write, stop: Any = None) -> Outcome:
+    """One input through the recogniser: to its file under output_dir, else to `write`, as it arrives.
+
+    stop: an Event that, once set, ends the work with nothing left behind.
+    """
+    try:
+        with open_stdin(job.rate) if name == STDIN else open_file(name) as source:
+            target = job.target(name)
+            if target is None:
+                _pour(recognizer, source, job, write, stop)
+            else:
+                with atomic(target) as write_file:
+                    _pour(recognizer, source, job, write_file, stop)
+            return Outcome(problems=tuple(source.warnings))
+    except StreamasrError as error:
+        return Outcome(problems=(str(error),))
+
+
+def _pour(recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any) -> None:
+    writer = WRITERS[job.format](source.name)
+    stream = recognizer.stream()
+    write(writer.begin())
+    total = None if source.seconds is None else round(source.seconds, 1)
+    long = total is None or total > 60.0
+    layout = "{desc}: {percentage:3.0f}% of {total_fmt} s [{elapsed}<{remaining}]" if total else None
+    show = long and _show_bar(job)
+    error: AudioError | None = None
+    with tqdm(total=total, desc=source.name, unit="s", leave=False, disable=not show, bar_format=layout) as bar:
+        try:
+            for chunk in source.chunks():
+                if stop is not None and stop.is_set():
+                    raise _Stopped
+                _write_finals(stream.accept(chunk, source.rate), writer, write)
+                bar.update(len(chunk) / source.rate)
+        except AudioError as caught:  # what was heard before it is not lost
+            error = caught
+    _write_finals(stream.finish(), writer, write)
+    write(writer.end([*source.warnings, *([str(error)] if error else [])]))
+    if error:
+        raise error
+
+
+def _write_finals(events: Sequence[object], writer: Any, write: Write) -> None:
+    for event in events:
+        if isinstance(event, Final):
+            write(writer.final(event))
+
+
+@contextmanager
+def atomic(target: Path) -> Iterator[Write]:
+    """A text file that appears under its name only when it is whole."""
+    partial = None
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+        ) as file:
+            partial = Path(file.name)
+            yield file.write
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o666 & ~mask)
+        partial.replace(target)
+    except OSError as error:
+        if isinstance(error, StreamasrError):
+            raise
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if partial:
+            partial.unlink(missing_ok=True)
+
+
+def _show_bar(job: Job) -> bool:
+    """On a terminal that does not show the text itself."""
+    return sys.stderr.isatty() and (job.output_dir is not None or not sys.stdout.isatty())
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+class _Stopped(BaseException):
+    """Raised in a worker when the whole call was interrupted, so that half-written files are removed."""
+
+
+_worker: tuple[Recognizer, Job, Any] | None = None  # in a worker process: loaded once, used for every file
+
+
+def _start_worker(job: Job, stop: Any) -> None:
+    global _worker
+    _worker = load(job.model), job, stop
+
+
+def _work(name: str) -> Outcome:
+    assert _worker is not None
+    recognizer, job, stop = _worker
+    pieces: list[str] = []
+    try:
+        outcome = transcribe_one(recognizer, name, job, pieces.append, stop)
+    except _Stopped:
+        return Outcome()
+    return Outcome(outcome.problems, "".join(pieces))
+
+
+@contextmanager
+def _workers(names: Sequence[str], jobs: int, job: Job) -> Iterator[dict[str, Future[Outcome]]]:
+    """Name -> what will become of it, by worker processes; empty where one job is enough."""
+    if jobs < 2 or not names:
+        yield {}
+        return
+    context = get_context("spawn")
+    stop = context.Event()
+    pool = ProcessPoolExecutor(min(jobs, len(names)), context, _start_worker, (job, stop))
+    try:
+        with _ctrl_c_blocked():  # workers inherit that: it is this process that stops them, after they have tidied up
+            futures = {name: pool.submit(_work, name) for name in names}
+        yield futures
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,131 @@
+"""The command line: streamasr transcribe, live, devices, inspect, bench."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from streamasr import batch
+from streamasr.errors import StreamasrError
+from streamasr.recognizer import load
+from streamasr.version import __version__
+from streamasr.writers import WRITERS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; the exit code: 0 well, 1 something failed, 2 wrong usage, 130 interrupted."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except StreamasrError as error:
+        print(f"streamasr: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk behind a redirected standard output
+        print(f"streamasr: standard output: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="streamasr", description="Streaming speech recognition.")
+    parser.add_argument("--version", action="version", version=f"streamasr {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    transcribe = commands.add_parser("transcribe", help="files, or standard input, to text")
+    transcribe.add_argument("audio", nargs="+", metavar="FILE", help="a recording, or - for standard input")
+    transcribe.add_argument("--format", choices=WRITERS, default="txt")
+    transcribe.add_argument("--output-dir", type=Path, metavar="DIR", help="write DIR/NAME.FORMAT for each recording")
+    transcribe.add_argument("--jobs", type=_positive, default=1, metavar="N", help="recordings at a time")
+    transcribe.add_argument("--rate", type=_positive, metavar="HZ", help="standard input is raw 16-bit mono at HZ")
+    transcribe.set_defaults(run=_transcribe)
+
+    live = commands.add_parser("live", help="the microphone to text, as you speak")
+    live.add_argument("--device", help="number or part of the name, as `streamasr devices` lists them")
+    live.set_defaults(run=_live)
+
+    devices = commands.add_parser("devices", help="list the microphones")
+    devices.set_defaults(run=_devices)
+
+    inspect = commands.add_parser("inspect", help="draw what the model hears in a recording")
+    inspect.add_argument("audio", metavar="FILE")
+    inspect.add_argument("-o", "--output", type=Path, required=True, metavar="PNG")
+    inspect.set_defaults(run=_inspect)
+
+    bench = commands.add_parser("bench", help="measure speed and memory on this machine")
+    bench.add_argument("--manifest", type=Path, metavar="JSONL", help="transcribed speech, for error rates too")
+    bench.add_argument("--utterances", type=_positive, default=50, metavar="N", help="of the manifest (default 50)")
+    bench.set_defaults(run=_bench)
+
+    for command in (transcribe, live, inspect, bench):
+        command.add_argument("--model", type=Path, metavar="PATH", help="folder of a bundle (default: the bundled one)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}: expected a whole number above 0")
+    return value
+
+
+def _transcribe(options: argparse.Namespace) -> int:
+    job = batch.Job(options.format, options.output_dir, options.model, options.rate)
+    names: list[str] = options.audio
+    if options.rate and batch.STDIN not in names:
+        return _usage("--rate speaks of raw samples on standard input; give - among the files, or leave --rate out")
+    if names.count(batch.STDIN) > 1:
+        return _usage("standard input (-) can be read only once")
+    double = batch.clashes(names, job)
+    if double:
+        return _usage(f"{', '.join(double)} would write the same file; transcribe them in separate calls")
+    return batch.run(names, job, options.jobs)
+
+
+def _usage(message: str) -> int:
+    print(f"streamasr: {message}", file=sys.stderr)
+    return 2
+
+
+def _live(options: argparse.Namespace) -> int:
+    from streamasr import terminal
+    from streamasr.sources import open_microphone
+
+    device = int(options.device) if options.device and options.device.isdigit() else options.device
+    recognizer = load(options.model)
+    return terminal.run(recognizer, open_microphone(device))
+
+
+def _devices(options: argparse.Namespace) -> int:
+    from streamasr.sources import list_devices
+
+    for device in list_devices():
+        print(device)
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from streamasr.inspect import draw
+
+    draw(load(options.model), options.audio, options.output)
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from streamasr.bench import run
+
+    return run(options.model, options.manifest, options.utterances)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

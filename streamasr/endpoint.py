@@ -1,0 +1,17 @@
+"""When an utterance ends: a few rules over the decoder's hypothesis, looked at after every frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from streamasr.bundle import EndpointRule
+from streamasr.decoding.hypothesis import Hypothesis
+
+
+def is_endpoint(hypothesis: Hypothesis, frame: int, frame_s: float, rules: Sequence[EndpointRule]) -> bool:
+    """True when any rule holds after `frame`. An utterance without words never ends: there is nothing to finish."""
+    if not hypothesis.words:
+        return False
+    trailing_s = hypothesis.quiet_frames * frame_s
+    utterance_s = (frame - hypothesis.words[0].first_frame) * frame_s
+    return any(trailing_s >= rule.trailing_s and utterance_s >= rule.utterance_s for rule in rules)

@@ -1,0 +1,241 @@
+"""One conversation: samples in, events out, by explicit state over blocks of one size."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from streamasr import acoustic
+from streamasr.bundle import EndpointRule
+from streamasr.decoding.hypothesis import Hypothesis, HypothesisWord
+from streamasr.endpoint import is_endpoint
+from streamasr.errors import AudioError, StreamError
+from streamasr.events import Event, Final, Gap, Partial, Word
+from streamasr.sources.resample import Resampler
+from streamasr.sources.samples import as_mono_float
+
+if TYPE_CHECKING:
+    from streamasr.recognizer import Recognizer
+
+Floats = NDArray[np.float32]
+
+HEARD_GAP_S = 1.0  # of lost audio the network hears so much silence; the rest only moves the clock
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """All that a stream knows. Never changed: every step makes a new one."""
+
+    acoustic: acoustic.State
+    decoder: Any
+    pending: Floats  # samples that do not fill a block yet
+    blocks: int = 0
+    shown: str = ""  # text of the last Partial
+    said_until: int = 0  # end of the last Final, in samples
+    jumps: tuple[tuple[int, int], ...] = ()  # (from this sample on, the clock is so many samples ahead)
+
+
+class Stream:
+    """Made by Recognizer.stream(). `accept` audio as it comes, `finish` at the end; both return events.
+
+    The events do not depend on how the audio was cut into pieces.
+    """
+
+    def __init__(self, recognizer: Recognizer, snapshot: bytes | None, endpoint: Sequence[EndpointRule]) -> None:
+        self.endpoint = tuple(endpoint)  # may be changed while the stream runs
+        self._recognizer = recognizer
+        self._acoustic = recognizer.acoustic
+        self._decoder = recognizer.decoder
+        self._finished = False
+        self._rate: int | None = None  # of the audio that comes in; known from the first accept on
+        self._received = 0  # samples at that rate, gaps included
+        self._resampler: Resampler | None = None
+        self._state = StreamState(self._acoustic.zero_state(), self._decoder.start(), np.zeros(0, dtype=np.float32))
+        if snapshot is not None:
+            self._restore(snapshot)
+
+    def accept(self, samples: ArrayLike, rate: int | None = None) -> list[Event]:
+        """Audio -> what it made certain or likely.
+
+        samples: (n,) or (n, channels), float in [-1, 1] or integers of full scale. rate: in Hz, the
+        model's own if left out; it cannot change within a stream.
+        """
+        self._must_be_open()
+        mono = as_mono_float(samples)
+        resampler = self._resampler_for(rate)
+        self._received += len(mono)
+        return self._run(resampler.push(mono))
+
+    def lost(self, n_samples: int, rate: int | None = None) -> list[Event]:
+        """So many samples never arrived: the clock moves on and a Gap is yielded. rate: as in accept."""
+        self._must_be_open()
+        if n_samples < 0:
+            raise AudioError(f"lost({n_samples}): expected a number of samples, 0 or more")
+        resampler = self._resampler_for(self._rate if rate is None else rate)
+        rate = resampler.rate
+        heard = min(n_samples, int(HEARD_GAP_S * rate))
+        here, after = self._to_model(self._received), self._to_model(self._received + n_samples)
+        start_s = self._seconds(here)
+        skipped = after - here - self._to_model(heard)
+        if skipped > 0:
+            self._state = replace(self._state, jumps=(*self._state.jumps, (here, skipped)))
+        self._received += heard
+        gap = Gap(start_s, start_s + n_samples / rate)
+        return [gap, *self._run(resampler.push(np.zeros(heard, dtype=np.float32)))]
+
+    def finish(self) -> list[Event]:
+        """The end of the audio: the last words, never cut off."""
+        self._must_be_open()
+        events = self._run(self._resampler.finish()) if self._resampler else []
+        self._finished = True
+        graph, state = self._acoustic.graph, self._state
+        total = state.blocks * graph.block + len(state.pending)
+        frames = -(-total // graph.stride)  # those that begin before the end
+        events += self._run(np.zeros(graph.flush, dtype=np.float32), stop=frames)
+        final = self._final(self._decoder.hypothesis(self._state.decoder), total)
+        return [*events, final] if final else events
+
+    def _run(self, samples: Floats, stop: int | None = None) -> list[Event]:
+        """All whole blocks; frames from `stop` on lie past the end and are dropped."""
+        graph = self._acoustic.graph
+        state = self._state
+        audio = np.concatenate([state.pending, samples]) if len(state.pending) else samples
+        per_block = graph.block // graph.stride
+        events: list[Event] = []
+        whole = len(audio) - len(audio) % graph.block
+        for start in range(0, whole, graph.block):
+            log_probs, new = self._acoustic.step(audio[None, start : start + graph.block], state.acoustic)
+            first = state.blocks * per_block - graph.delay  # what these frames speak of
+            state = replace(state, acoustic=new, blocks=state.blocks + 1)
+            for frame, row in enumerate(log_probs[0, :, self._recognizer.head], first):
+                if frame >= 0 and (stop is None or frame < stop):
+                    state = self._frame(row, frame, state, events)
+            state = self._partial(state, first + per_block, events)
+        self._state = replace(state, pending=audio[whole:].copy())
+        return events
+
+    def _frame(self, log_probs: Floats, frame: int, state: StreamState, events: list[Event]) -> StreamState:
+        graph = self._acoustic.graph
+        state = replace(state, decoder=self._decoder.step(log_probs, state.decoder))
+        hypothesis = self._decoder.hypothesis(state.decoder)
+        if not is_endpoint(hypothesis, frame, graph.stride / self._model_rate, self.endpoint):
+            return state
+        self._state = state
+        final = self._final(hypothesis, (frame + 1) * graph.stride)
+        assert final is not None, "an endpoint without words"
+        events.append(final)
+        return replace(self._state, decoder=self._decoder.next_utterance(state.decoder), shown="")
+
+    def _partial(self, state: StreamState, frames: int, events: list[Event]) -> StreamState:
+        hypothesis = self._decoder.hypothesis(state.decoder)
+        if hypothesis.text == state.shown or not hypothesis.words:
+            return state
+        stride = self._acoustic.graph.stride
+        start = max(state.said_until, hypothesis.words[0].first_frame * stride + self._timing.start)
+        events.append(Partial(hypothesis.text, self._seconds(start, state), self._seconds(frames * stride, state)))
+        return replace(state, shown=hypothesis.text)
+
+    def _final(self, hypothesis: Hypothesis, end: int) -> Final | None:
+        """The utterance's words with times in [said_until, end], and the state that knows they are said."""
+        if not hypothesis.words:
+            return None
+        times = self._word_times(hypothesis.words, self._state.said_until, end)
+        confidence = self._recognizer.bundle.confidence
+        words = tuple(
+            Word(word.text, self._seconds(start), self._seconds(stop), confidence(list(word.log_probs)))
+            for word, (start, stop) in zip(hypothesis.words, times, strict=True)
+        )
+        self._state = replace(self._state, said_until=times[-1][1])
+        return Final(hypothesis.text, words, words[0].start_s, words[-1].end_s)
+
+    def _word_times(self, words: Sequence[HypothesisWord], low: int, high: int) -> list[tuple[int, int]]:
+        """Start and end of each word in samples: spikes moved by the model's measured delay, in order, not overlapping."""
+        stride, timing = self._acoustic.graph.stride, self._timing
+        starts = [word.first_frame * stride + timing.start for word in words]
+        ends = [(word.last_frame + 1) * stride + timing.end for word in words]
+        for i in range(len(words) - 1):
+            if ends[i] > starts[i + 1]:
+                ends[i] = starts[i + 1] = (ends[i] + starts[i + 1]) // 2
+        times = []
+        for start, end in zip(starts, ends, strict=True):
+            start = min(max(start, low), high)
+            low = min(max(end, start), high)
+            times.append((start, low))
+        return times
+
+    @property
+    def _timing(self) -> Any:
+        return self._recognizer.bundle.timing
+
+    @property
+    def _model_rate(self) -> int:
+        return self._recognizer.bundle.sample_rate
+
+    def _to_model(self, samples: int) -> int:
+        return round(samples * self._model_rate / (self._rate or self._model_rate))
+
+    def _seconds(self, sample: int, state: StreamState | None = None) -> float:
+        jumps = (state or self._state).jumps
+        return (sample + sum(ahead for start, ahead in jumps if start <= sample)) / self._model_rate
+
+    def _must_be_open(self) -> None:
+        if self._finished:
+            raise StreamError("the stream is finished; make a new one with recognizer.stream()")
+
+    def _resampler_for(self, rate: int | None) -> Resampler:
+        if self._rate is None or self._resampler is None:
+            self._rate = self._model_rate if rate is None else rate
+            self._resampler = Resampler(self._rate, self._model_rate)
+        elif rate is not None and rate != self._rate:
+            raise AudioError(f"got audio of {rate} Hz in a stream of {self._rate} Hz; make a stream for each rate")
+        return self._resampler
+
+    def snapshot(self) -> bytes:
+        """Everything the stream knows, to continue it elsewhere with recognizer.stream(snapshot)."""
+        self._must_be_open()
+        state = self._state
+        plain = {
+            "model": self._recognizer.bundle.checksum,
+            "rate": self._rate,
+            "received": self._received,
+            "decoder": self._decoder.pack(state.decoder),
+            "blocks": state.blocks,
+            "shown": state.shown,
+            "said_until": state.said_until,
+            "jumps": state.jumps,
+        }
+        arrays: dict[str, Any] = {f"acoustic.{name}": value for name, value in state.acoustic.items()}
+        if self._resampler:
+            arrays |= {f"resampler.{name}": np.asarray(value) for name, value in self._resampler.snapshot().items()}
+        file = io.BytesIO()
+        np.savez(file, plain=np.frombuffer(json.dumps(plain).encode(), np.uint8), pending=state.pending, **arrays)
+        return file.getvalue()
+
+    def _restore(self, snapshot: bytes) -> None:
+        try:
+            with np.load(io.BytesIO(snapshot), allow_pickle=False) as file:
+                arrays = dict(file)
+            plain = json.loads(arrays.pop("plain").tobytes())
+            if plain["model"] != self._recognizer.bundle.checksum:
+                raise StreamError("the snapshot was taken with another model; load that one to continue it")
+            self._rate, self._received = plain["rate"], plain["received"]
+            saved = {name.removeprefix("resampler."): v for name, v in arrays.items() if name.startswith("resampler.")}
+            self._resampler = Resampler.restore(saved) if saved else None
+            self._state = StreamState(
+                acoustic={spec.name: arrays[f"acoustic.{spec.name}"] for spec in self._acoustic.graph.states},
+                decoder=self._decoder.unpack(plain["decoder"]),
+                pending=arrays["pending"],
+                blocks=plain["blocks"],
+                shown=plain["shown"],
+                said_until=plain["said_until"],
+                jumps=tuple((start, ahead) for start, ahead in plain["jumps"]),
+            )
+        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+            raise StreamError(f"this is not a snapshot of a stream ({type(error).__name__}: {error})") from error

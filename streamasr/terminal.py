@@ -1,0 +1,94 @@
+"""`streamasr live`: partial text that settles into final text, on a terminal or in a pipe."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from streamasr.events import Event, Final, Gap, Partial
+from streamasr.recognizer import Recognizer
+from streamasr.sources import Lost, Microphone
+
+CLEAR = "\r\x1b[K"
+
+
+class Screen:
+    """Finals go to `out`, a line each; partials rewrite the last line where `out` is a terminal."""
+
+    def __init__(self, out: TextIO, notes: TextIO) -> None:
+        self._out = out
+        self._notes = notes
+        self._live = out.isatty()
+        self._open = False  # a partial stands on the line
+
+    def show(self, events: Sequence[Event]) -> None:
+        """Print what is new."""
+        for event in events:
+            if isinstance(event, Final):
+                self._clear()
+                self._out.write(event.text + "\n")
+            elif isinstance(event, Gap):
+                self._clear()
+                self._notes.write(f"[{event.end_s - event.start_s:.2f} s of sound lost at {event.start_s:.1f} s]\n")
+                self._notes.flush()
+            elif isinstance(event, Partial) and self._live:
+                self._clear()
+                width = max(shutil.get_terminal_size().columns - 1, 8)
+                self._out.write(event.text if len(event.text) <= width else "…" + event.text[1 - width :])
+                self._open = True
+        self._out.flush()
+
+    def close(self) -> None:
+        """Leave the terminal on a clean line."""
+        self._clear()
+        self._out.flush()
+
+    def _clear(self) -> None:
+        if self._open:
+            self._out.write(CLEAR)
+            self._open = False
+
+
+@contextmanager
+def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Ctrl-C and a termination call `stop`, so that the last words can be printed; a second one interrupts at once."""
+    asked = False
+
+    def ask(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        stop()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(recognizer: Recognizer, microphone: Microphone) -> int:
+    """Listen until asked to stop or until the microphone is gone; the last words are always printed."""
+    screen = Screen(sys.stdout, sys.stderr)
+    stream = recognizer.stream()
+    try:
+        with microphone, stop_signals(microphone.close):
+            if sys.stderr.isatty():
+                print(f"Listening to {microphone.name} at {microphone.rate} Hz; Ctrl-C ends.", file=sys.stderr)
+            try:
+                for item in microphone:
+                    if isinstance(item, Lost):
+                        screen.show(stream.lost(item.samples, microphone.rate))
+                    else:
+                        screen.show(stream.accept(item, microphone.rate))
+            finally:
+                screen.show(stream.finish())
+    finally:
+        screen.close()
+    return 0

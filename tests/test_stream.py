@@ -1,0 +1,227 @@
+"""Whole streams under the law: the same events for any cutting, live or whole, saved or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import streamasr
+from streamasr.events import Event, Final, Gap, Partial
+from tests.law import Subject, check_law
+
+TOY = Path(__file__).parent / "data" / "toy"
+
+
+@pytest.fixture(scope="session")
+def toy() -> streamasr.Recognizer:
+    return streamasr.load(TOY)
+
+
+def subject(recognizer: streamasr.Recognizer, make: Any = None) -> Subject:
+    """A stream that is saved and continued elsewhere after every piece."""
+
+    def step(x: Any, state: bytes) -> tuple[list[Event], bytes]:
+        stream = recognizer.stream(state)
+        return stream.accept(x[0]), stream.snapshot()
+
+    return Subject(
+        zero=lambda batch: recognizer.stream().snapshot(),
+        step=step,
+        stride=509,
+        batch=False,
+        finish=lambda state: recognizer.stream(state).finish(),
+        freeze=lambda state: state,
+        thaw=lambda data: data,
+        make=make,
+    )
+
+
+def noise(seed: int, seconds: float, rate: int = 16000) -> np.ndarray:
+    """Bursts of noise with pauses, so that the toy says something and endpoints come."""
+    rng = np.random.default_rng(seed)
+    samples = int(seconds * rate)
+    level = 10.0 ** rng.uniform(-5.0, -0.5, samples // 4000 + 1).repeat(4000)[:samples]
+    return (rng.standard_normal(samples) * level).clip(-1, 1).astype(np.float32)
+
+
+def events_of(recognizer: streamasr.Recognizer, audio: np.ndarray, cuts: list[int], rate: int | None = None) -> list:
+    stream, events, start, turn = recognizer.stream(), [], 0, 0
+    while start < len(audio):
+        size = cuts[turn % len(cuts)]
+        events += stream.accept(audio[start : start + size], rate)
+        start, turn = start + size, turn + 1
+    return events + stream.finish()
+
+
+def test_the_toy_says_enough_to_prove_anything(toy):
+    events = events_of(toy, noise(0, 20.0), [10**9])
+    finals = [event for event in events if isinstance(event, Final)]
+    assert len(finals) > 1
+    assert len({word.text for final in finals for word in final.words}) > 5
+    assert any(isinstance(event, Partial) for event in events)
+
+
+def test_the_law_for_float(toy):
+    check_law(subject(toy))
+
+
+def test_the_law_for_int16(toy):
+    check_law(subject(toy, lambda rng, shape: rng.integers(-20000, 20000, shape).astype(np.int16)))
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+@pytest.mark.parametrize("cuts", [[1], [17], [509], [640], [44100], [1, 9999, 3]])
+def test_any_cutting_at_any_rate(toy, rate, cuts):
+    audio = noise(1, 0.3 if cuts == [1] else 3.0, rate)
+    assert events_of(toy, audio, cuts, rate) == events_of(toy, audio, [10**9], rate)
+
+
+@settings(max_examples=25, deadline=None)
+@given(cuts=st.lists(st.integers(1, 5000), min_size=1, max_size=30), length=st.integers(0, 20000))
+def test_hypothesis_finds_no_cutting_that_matters(toy, cuts, length):
+    audio = noise(length, 2.0)[:length]
+    assert events_of(toy, audio, cuts) == events_of(toy, audio, [max(length, 1)])
+
+
+def test_int16_and_its_float_are_the_same(toy):
+    audio = (noise(2, 2.0) * 32767).astype(np.int16)
+    assert events_of(toy, audio, [4000]) == events_of(toy, audio.astype(np.float32) / 32768, [4000])
+
+
+def test_stereo_is_mixed(toy):
+    audio = noise(3, 2.0)
+    stereo = np.stack([audio, audio], axis=1)
+    assert events_of(toy, stereo, [4000]) == events_of(toy, audio, [4000])
+
+
+def test_a_resampled_stream_is_continued_elsewhere(toy):
+    audio = noise(4, 4.0, 44100)
+    stream = toy.stream()
+    events = stream.accept(audio[:90001], 44100)
+    moved = toy.stream(stream.snapshot())
+    events += moved.accept(audio[90001:], 44100) + moved.finish()
+    expected = events_of(toy, audio, [10**9], 44100)
+    assert [type(e) for e in events] == [type(e) for e in expected]
+    for found, wanted in zip(events, expected, strict=True):
+        assert found.text == wanted.text
+        assert (found.start_s, found.end_s) == (wanted.start_s, wanted.end_s)
+
+
+def test_times_are_in_order_and_inside_the_audio(toy):
+    audio = noise(5, 30.0)
+    words = toy.transcribe(audio).words
+    assert words
+    edges = [edge for word in words for edge in (word.start_s, word.end_s)]
+    assert edges == sorted(edges)
+    assert edges[0] >= 0.0
+    assert edges[-1] <= 30.0
+    assert all(0.0 <= word.confidence <= 1.0 for word in words)
+
+
+def test_partials_grow_into_the_final(toy):
+    shown = ""
+    for event in events_of(toy, noise(6, 10.0), [640]):
+        if isinstance(event, Partial):
+            shown = event.text
+        elif isinstance(event, Final) and shown:
+            assert event.text.startswith(shown[:1])
+            shown = ""
+
+
+def test_endpoint_rules_can_change_while_a_stream_runs(toy):
+    audio = noise(7, 20.0)
+    stream = toy.stream(endpoint=())
+    events = stream.accept(audio)
+    assert not any(isinstance(event, Final) for event in events)
+    stream.endpoint = (streamasr.EndpointRule(0.0),)
+    assert any(isinstance(event, Final) for event in stream.accept(audio))
+
+
+def test_cutting_utterances_loses_no_letter(toy):
+    audio = noise(8, 20.0)
+    whole = "".join(f.text for f in events_of_rules(toy, audio, ()))
+    cut = "".join(f.text for f in events_of_rules(toy, audio, (streamasr.EndpointRule(0.12),)))
+    assert cut.replace(" ", "") == whole.replace(" ", "")
+
+
+def events_of_rules(toy: streamasr.Recognizer, audio: np.ndarray, rules: tuple) -> list[Final]:
+    stream = toy.stream(endpoint=rules)
+    return [event for event in [*stream.accept(audio), *stream.finish()] if isinstance(event, Final)]
+
+
+def test_a_gap_moves_the_clock(toy):
+    audio = noise(9, 3.0)
+    stream = toy.stream()
+    events = stream.accept(audio)
+    gap = stream.lost(16000 * 3600)
+    assert gap[0] == Gap(3.0, 3603.0)
+    events += gap[1:] + stream.accept(audio) + stream.finish()
+    finals = [event for event in events if isinstance(event, Final)]
+    assert finals[0].start_s < 3.1
+    assert 3602.0 < finals[-1].end_s <= 3606.0 + 1e-9
+
+
+def test_a_short_gap_is_heard_as_silence(toy):
+    audio = noise(10, 2.0)
+    stream = toy.stream()
+    events = stream.accept(audio) + [e for e in stream.lost(3000) if not isinstance(e, Gap)]
+    events += stream.accept(audio) + stream.finish()
+    glued = np.concatenate([audio, np.zeros(3000, np.float32), audio])
+    assert events == events_of(toy, glued, [10**9])
+
+
+def test_gaps_at_another_rate_keep_the_count(toy):
+    stream = toy.stream()
+    stream.accept(noise(11, 1.0, 44100), 44100)
+    assert stream.lost(441000)[0] == Gap(1.0, 11.0)
+    assert stream.lost(44100)[0] == Gap(11.0, 12.0)
+
+
+def test_two_streams_of_one_recogniser_do_not_meet(toy):
+    a, b = noise(12, 3.0), noise(13, 3.0)
+    streams, events = [toy.stream(), toy.stream()], [[], []]
+    for start in range(0, len(a), 700):
+        for i, audio in enumerate((a, b)):
+            events[i] += streams[i].accept(audio[start : start + 700])
+    for i, audio in enumerate((a, b)):
+        assert events[i] + streams[i].finish() == events_of(toy, audio, [10**9])
+
+
+def test_nothing_in_nothing_out(toy):
+    stream = toy.stream()
+    assert stream.accept(np.zeros(0, np.float32)) == []
+    assert stream.finish() == []
+    assert toy.stream().finish() == []
+
+
+def test_misuse_is_refused_in_words(toy):
+    stream = toy.stream()
+    stream.accept(np.zeros(100, np.float32), 8000)
+    with pytest.raises(streamasr.AudioError, match="got audio of 16000 Hz in a stream of 8000 Hz"):
+        stream.accept(np.zeros(100, np.float32), 16000)
+    with pytest.raises(streamasr.AudioError, match="nan"):
+        stream.accept(np.full(10, np.nan, np.float32))
+    with pytest.raises(streamasr.AudioError, match="-1"):
+        stream.lost(-1)
+    stream.finish()
+    for call in (lambda: stream.accept(np.zeros(1)), stream.finish, stream.snapshot, lambda: stream.lost(1)):
+        with pytest.raises(streamasr.StreamError, match="finished"):
+            call()
+    for junk in (b"", b"junk", toy.stream().snapshot()[:-100]):
+        with pytest.raises(streamasr.StreamError, match="not a snapshot"):
+            toy.stream(junk)
+
+
+def test_a_refused_piece_leaves_the_stream_as_it_was(toy):
+    audio = noise(14, 2.0)
+    stream = toy.stream()
+    events = stream.accept(audio[:10000])
+    with pytest.raises(streamasr.AudioError):
+        stream.accept(np.array([np.inf], np.float32))
+    events += stream.accept(audio[10000:]) + stream.finish()
+    assert events == events_of(toy, audio, [10**9])

@@ -1,0 +1,48 @@
+"""Make the toy bundle: python -m tests.toy
+
+A random network, small enough to be committed, with every part of a real one: tests of the run time use
+it where no torch is there to make another. It understands nothing; its words are noise. Its features are
+not the usual ones, so that nothing gets used to those.
+"""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from export.onnx import make_bundle
+from streamasr.bundle import FeatureConfig
+from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
+from streamasr.training.lexicon import PHONES
+
+FOLDER = Path(__file__).parent / "data" / "toy"
+HEADS = {"letters": ["<blank>", " ", "'", *string.ascii_lowercase], "phones": ["<blank>", *PHONES]}
+FEATURES = FeatureConfig(n_fft=400, mels=40)  # the DFT is most of the bundle
+
+
+def toy_model() -> AcousticModel:
+    """The same weights every time, set so that every part of it moves the output, and words and blanks come out."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(6)
+        model = AcousticModel(ModelConfig(HEADS, FEATURES, conv_channels=16, width=24, lookahead=[1, 1]))
+        for name, weight in model.named_parameters():
+            if "ahead" in name:  # fresh ones do not look ahead yet
+                weight.normal_()
+        normalise = model.get_submodule("front.stages.normalise")
+        normalise.get_buffer("mean").fill_(-7.0)
+        normalise.get_buffer("scale").fill_(0.3)
+        letters = model.get_submodule("body.stages.heads.linear.letters")
+        assert isinstance(letters, nn.Linear)
+        letters.weight *= 3.0
+        letters.bias[0] += 2.5
+        letters.bias[1] += 1.5
+    return model.eval()
+
+
+if __name__ == "__main__":
+    bundle = make_bundle(toy_model(), FOLDER, "toy", ())
+    size = sum(path.stat().st_size for path in FOLDER.iterdir())
+    print(f"{FOLDER}: {size / 1000:.0f} kB, differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
