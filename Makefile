@@ -29,17 +29,17 @@ wheel: .venv/.stamp
 	rm -rf build dist
 	.venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 
-# A new pyproject.toml means another installation; a half-made one has no stamp and is made again.
+# A new pyproject.toml means another installation; one that failed halfway has no stamp and goes on.
 .venv/.stamp: pyproject.toml
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP) -e .
 	touch $@
 
 # torch first: what is installed after it keeps the build that is already there.
 .venv-test/.stamp: pyproject.toml
 	@$(PYTHON) -c '$(CHECK_PYTHON)'
-	$(PYTHON) -m venv --clear .venv-test
+	$(PYTHON) -m venv .venv-test
 	.venv-test/bin/python $(PIP) $(TORCH)
 	.venv-test/bin/python $(PIP) -e '.[train,plot,bench,dev]'
 	touch $@

@@ -1,8 +1,8 @@
 """A checkpoint -> a bundle: python -m export.onnx CHECKPOINT... BUNDLE
 
 Several checkpoints are averaged. The bundle is written only if its graph agrees with torch over
-many chunks of carried state; keys that the recipe measures later (timing, confidence, results)
-are kept where BUNDLE already has them for the same network, else take defaults.
+many chunks of carried state. What is measured on the exported model (timing, confidence, results)
+starts from defaults; the recipe that trained it fits and fills it in (recipes/mini/bundle.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """streamasr: streaming speech recognition, small, exact, trainable and yours.
 
-    import streamasr
-    recognizer = streamasr.load()
-    print(recognizer.transcribe("talk.flac").text)
+import streamasr
+recognizer = streamasr.load()
+print(recognizer.transcribe("talk.flac").text)
 """
 
 from streamasr.bundle import EndpointRule

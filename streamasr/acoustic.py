@@ -30,19 +30,27 @@ class Acoustic:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no common base
             raise BundleError(f"{path}: ONNX Runtime cannot load it: {error}") from error
-        self._check(str(path))
+        self._check(str(path), sum(len(head.tokens) for head in bundle.heads))
         self._outputs = [LOG_PROBS, *(NEW + spec.name for spec in self.graph.states)]
 
-    def _check(self, where: str) -> None:
-        """The graph's inputs must be what the bundle says of them."""
+    def _check(self, where: str, tokens: int) -> None:
+        """The graph's inputs and outputs must be what the bundle says of them."""
         declared = {AUDIO: ("N", self.graph.block)} | {spec.name: spec.shape for spec in self.graph.states}
         found = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
         for name in declared.keys() | found.keys():
-            if declared.get(name) != found.get(name):
+            ours, theirs = declared.get(name), found.get(name)
+            if ours != theirs:
                 raise BundleError(
-                    f"{where}: input '{name}' is {found.get(name)} in the graph and {declared.get(name)} in the bundle; "
-                    "export the bundle again"
+                    f"{where}: input '{name}' is {theirs} in the graph and {ours} in the bundle; export it again"
                 )
+        produced = {node.name: node.shape for node in self._session.get_outputs()}
+        missing = {LOG_PROBS, *(NEW + spec.name for spec in self.graph.states)} - produced.keys()
+        if missing:
+            raise BundleError(f"{where}: the graph has no output {', '.join(sorted(missing))}; export it again")
+        if produced[LOG_PROBS][-1] != tokens:
+            raise BundleError(
+                f"{where}: the graph gives {produced[LOG_PROBS][-1]} tokens, the bundle names {tokens}; export it again"
+            )
 
     def zero_state(self, batch: int = 1) -> State:
         """The state of `batch` streams that have heard nothing yet."""
@@ -57,7 +65,7 @@ class Acoustic:
         return outputs[0], {spec.name: value for spec, value in zip(self.graph.states, outputs[1:], strict=True)}
 
     def whole(self, audio: Floats) -> Floats:
-        """(n,) samples -> (frames, tokens of all heads): the same blocks over a whole recording, flushed as a stream is."""
+        """(n,) samples -> (frames, tokens of all heads): the blocks of a stream over a whole recording."""
         graph = self.graph
         padded = np.concatenate([audio, np.zeros(graph.flush, dtype=np.float32)])[None]
         state, rows = self.zero_state(), []

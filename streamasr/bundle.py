@@ -183,6 +183,8 @@ def read_bundle(folder: Path) -> Bundle:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         got = values.get("format") if isinstance(values, dict) else None
         raise BundleError(f"{path}: format {got!r}, this version of streamasr reads format {FORMAT}")
+    if "folder" in values:
+        raise BundleError(f"{path}: unknown key 'folder'")
     try:
         return parse(Bundle, {**values, "folder": folder}, str(path))
     except StrictError as error:

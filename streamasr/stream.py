@@ -156,7 +156,7 @@ class Stream:
         return Final(hypothesis.text, words, words[0].start_s, words[-1].end_s)
 
     def _word_times(self, words: Sequence[HypothesisWord], low: int, high: int) -> list[tuple[int, int]]:
-        """Start and end of each word in samples: spikes moved by the model's measured delay, in order, not overlapping."""
+        """Start and end of each word in samples: spikes moved by the model's measured delay, in order, apart."""
         stride, timing = self._acoustic.graph.stride, self._timing
         starts = [word.first_frame * stride + timing.start for word in words]
         ends = [(word.last_frame + 1) * stride + timing.end for word in words]

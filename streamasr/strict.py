@@ -52,9 +52,7 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
     if unknown:
         raise StrictError(f"{where}: unknown key '{unknown[0]}'; known are {', '.join(known)}")
     missing = [
-        name
-        for name, f in known.items()
-        if name not in value and f.default is MISSING and f.default_factory is MISSING
+        name for name, f in known.items() if name not in value and f.default is MISSING and f.default_factory is MISSING
     ]
     if missing:
         raise StrictError(f"{where}: the key '{missing[0]}' is missing")

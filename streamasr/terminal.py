@@ -79,10 +79,10 @@ def run(recognizer: Recognizer, microphone: Microphone) -> int:
     stream = recognizer.stream()
     try:
         with microphone, stop_signals(microphone.close):
-            if sys.stderr.isatty():
-                print(f"Listening to {microphone.name} at {microphone.rate} Hz; Ctrl-C ends.", file=sys.stderr)
             try:
-                for item in microphone:
+                for number, item in enumerate(microphone):
+                    if number == 0 and sys.stderr.isatty():  # not before: sound servers take their time to start
+                        print(f"Listening to {microphone.name} at {microphone.rate} Hz; Ctrl-C ends.", file=sys.stderr)
                     if isinstance(item, Lost):
                         screen.show(stream.lost(item.samples, microphone.rate))
                     else:

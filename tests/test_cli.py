@@ -213,9 +213,17 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs):
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", noise(0, 1200.0), RATE)
     out = tmp_path / "out"
+    options = ["--model", str(TOY), "--jobs", str(jobs), "--output-dir", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamasr.cli", "transcribe", "--model", str(TOY), "--jobs", str(jobs)]
-        + ["--output-dir", str(out), str(tmp_path / "a.wav"), str(tmp_path / "b.wav")],
+        [
+            sys.executable,
+            "-m",
+            "streamasr.cli",
+            "transcribe",
+            *options,
+            str(tmp_path / "a.wav"),
+            str(tmp_path / "b.wav"),
+        ],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -100,13 +101,15 @@ def test_a_model_that_gives_no_numbers_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_export_leaves_the_old_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    old = exporter.make_bundle(tiny_model(), tmp_path / "bundle", "old", ())
-    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+def test_a_failed_export_leaves_the_old_bundle(
+    tiny_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_bundle.folder, tmp_path / "bundle")
     monkeypatch.setattr(exporter, "TOLERANCE", 0.0)
     with pytest.raises(StreamasrError, match="not written"):
         exporter.make_bundle(tiny_model(seed=1), tmp_path / "bundle", "new", ())
-    assert read_bundle(tmp_path / "bundle") == old
+    assert read_bundle(tmp_path / "bundle") == tiny_bundle
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:

@@ -27,8 +27,10 @@ def main() -> None:
     checkpoints = sorted(arguments.work.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
     model = load_model(checkpoints[-arguments.average :])
     bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
-    print(f"{arguments.out}: {', '.join(path.name for path in checkpoints[-arguments.average:])}, "
-          f"differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
+    print(
+        f"{arguments.out}: {', '.join(path.name for path in checkpoints[-arguments.average :])}, "
+        f"differs from torch by {bundle.graphs['fp32'].parity:.1e} at most"
+    )
     subprocess.run(
         [sys.executable, "-m", "recipes.mini.tune", str(arguments.out), "--shared", str(arguments.shared)], check=True
     )

@@ -11,7 +11,7 @@ TEMPLATE = """\
 # {name}
 
 A streaming acoustic model for English: 16 kHz mono audio to letters and phones, by a unidirectional GRU with CTC.
-Made by `recipes/mini` of streamasr {version}; this card is generated from `bundle.json` by `python -m recipes.mini.card`.
+Made by `recipes/mini`, version {version}; this card is written from `bundle.json` by `python -m recipes.mini.card`.
 
 | | |
 |---|---|
@@ -64,8 +64,8 @@ def write_card(folder: Path) -> None:
         latency_ms=1000 * graph.latency / bundle.sample_rate,
         size_mb=sum((folder / g.file).stat().st_size for g in bundle.graphs.values()) / 1e6,
         parity=graph.parity,
-        measured="\n".join(f"| {key.replace('_', ' ')} | {100 * value:.1f} |" for key, value in bundle.measured.items()),
-        sources="\n".join(f"| {s.name} | {s.licence} | {f'{s.hours:.2f}' if s.hours else ''} |" for s in bundle.sources),
+        measured="\n".join(f"| {key} | {100 * value:.1f} |" for key, value in bundle.measured.items()),
+        sources="\n".join(f"| {s.name} | {s.licence} | {s.hours or ''} |" for s in bundle.sources),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
 

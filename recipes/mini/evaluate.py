@@ -43,7 +43,7 @@ def error_table(heard: dict[str, list[Heard]]) -> tuple[list[str], dict[str, flo
     """WER and CER of each split, and of dev by source."""
     lines = ["| speech | hours | WER % | CER % |", "|---|---|---|---|"]
     measured = {}
-    groups = {split: items for split, items in heard.items()}
+    groups = dict(heard)
     for source in sorted({item.utterance.source for item in heard["dev"]}):
         groups[f"dev, {source}"] = [item for item in heard["dev"] if item.utterance.source == source]
     for name, items in groups.items():
@@ -119,8 +119,11 @@ def main() -> None:
     raw = spike_errors(recognizer, report, dict(read_alignments(arguments.alignments)))
     text = "\n".join(
         [
-            *("Greedy letters, no language model, streaming in blocks of "
-              f"{1000 * recognizer.acoustic.graph.block / bundle.sample_rate:.0f} ms.", ""),
+            *(
+                "Greedy letters, no language model, streaming in blocks of "
+                f"{1000 * recognizer.acoustic.graph.block / bundle.sample_rate:.0f} ms.",
+                "",
+            ),
             *table,
             *("", timing_line(bundle, raw), "", "Confidence, same half of dev:", ""),
             *reliability(bundle, report),

@@ -25,6 +25,7 @@ class Heard:
 
     @property
     def text(self) -> str:
+        """What was heard."""
         return " ".join(word.text for word in self.words)
 
     def matches(self) -> Iterator[tuple[HypothesisWord, int | None]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,5 +52,3 @@ class Decoder(Protocol):
 
     def unpack(self, values: Any) -> Any:
         """The inverse of pack."""
-
-

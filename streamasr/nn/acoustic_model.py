@@ -182,7 +182,7 @@ class AcousticModel(nn.Module):
         """
         state = self.body.zero_state(len(features))
         outputs = []
-        for part in features.split(window or features.shape[1], dim=1):
+        for part in torch.split(features, window or features.shape[1], dim=1):
             y, state = self.body.step(part, {name: value.detach() for name, value in state.items()})
             outputs.append(y)
         return torch.cat(outputs, dim=1)[:, self.delay :]
@@ -190,4 +190,4 @@ class AcousticModel(nn.Module):
     def split_heads(self, y: Tensor) -> dict[str, Tensor]:
         """(..., all heads' tokens) -> head name -> (..., tokens)."""
         sizes = [len(tokens) for tokens in self.config.heads.values()]
-        return dict(zip(self.config.heads, y.split(sizes, dim=-1), strict=True))
+        return dict(zip(self.config.heads, torch.split(y, sizes, dim=-1), strict=True))

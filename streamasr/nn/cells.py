@@ -116,7 +116,7 @@ class Gru(Stage):
         if torch.is_grad_enabled() and x.device.type == "cpu":
             rnn = self.rnn
             weights = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0)
-            y, h = GruFunction.apply(x.transpose(0, 1).contiguous(), state["h"], *weights)
+            y, h = GruFunction.apply(x.transpose(0, 1).contiguous(), state["h"], *weights)  # type: ignore[no-untyped-call]
             return y.transpose(0, 1), {"h": h}
         y, h = self.rnn(x, state["h"][None])
         return y, {"h": h[0]}

@@ -36,7 +36,7 @@ class Stage(nn.Module):
         """The state of a stream that has heard nothing yet."""
         reference = next(self.parameters(), torch.empty(0))
         return {
-            spec.name: torch.zeros(batch, *spec.shape[1:], dtype=reference.dtype, device=reference.device)
+            spec.name: torch.zeros(batch, *map(int, spec.shape[1:]), dtype=reference.dtype, device=reference.device)
             for spec in self.state_specs()
         }
 
@@ -60,7 +60,7 @@ class Chain(Stage):
         return [
             StateSpec(f"{name}.{spec.name}", spec.shape)
             for name, stage in self.stages.items()
-            for spec in stage.state_specs()  # type: ignore[operator, union-attr]
+            for spec in stage.state_specs()  # type: ignore[operator]
         ]
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:

@@ -33,13 +33,15 @@ def change_speed(audio: Samples, config: AugmentConfig, rng: np.random.Generator
     if not config.speed:
         return audio
     rate = rng.uniform(1.0 - config.speed, 1.0 + config.speed)
-    return soxr.resample(audio, 16000.0 * rate, 16000.0, quality="LQ")
+    changed: Samples = soxr.resample(audio, 16000.0 * rate, 16000.0, quality="LQ")
+    return changed
 
 
 def change_gain(audio: Samples, config: AugmentConfig, rng: np.random.Generator) -> Samples:
     """A new level, clipped where it leaves [-1, 1] as a microphone would."""
     gain = np.float32(10.0 ** (rng.uniform(*config.gain_db) / 20.0))
-    return np.clip(audio * gain, -1.0, 1.0)
+    changed: Samples = np.clip(audio * gain, -1.0, 1.0)
+    return changed
 
 
 def add_noise(audio: Samples, noise: Samples, config: AugmentConfig, rng: np.random.Generator) -> Samples:
@@ -61,7 +63,7 @@ def quiet(config: AugmentConfig, rng: np.random.Generator) -> Samples:
 
 def mask(features: Tensor, lengths: Tensor, config: AugmentConfig, rng: torch.Generator) -> Tensor:
     """SpecAugment on (N, T, mels) normalised features: bands and stretches set to the mean, zero."""
-    batch, frames, mels = features.shape
+    batch, _, mels = features.shape
     keep = torch.ones_like(features)
     for i in range(batch):
         length = int(lengths[i])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
     """Written beside `path` and moved there, so that a reader sees the old one or the new one."""
     partial = path.with_suffix(".partial")
     torch.save(values, partial)
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class AudioCache:
         return self.pcm[self.ends[i] : self.ends[i + 1]].astype(np.float32) / np.float32(32768.0)
 
     def seconds(self, i: int) -> float:
+        """Length of recording i."""
         return float(self.ends[i + 1] - self.ends[i]) / RATE
 
 

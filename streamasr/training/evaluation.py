@@ -74,6 +74,6 @@ def errors(
             reference = target[head]
             if reference is not None:
                 counts.setdefault(head, ErrorCount()).add(reference, tokens)
-            if " " in utterance.text and head == "letters":
+            if head == "letters":
                 counts["words"].add(utterance.text.split(), "".join(tokens).split())
     return counts

@@ -13,16 +13,18 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
-from streamasr.training import augment, evaluation
+from streamasr.training import evaluation
 from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
 from streamasr.training.config import TrainConfig
+from streamasr.training.curve import plot_curve
 from streamasr.training.data import RATE, AudioCache, Batch, BatchDataset, encode_text
 from streamasr.training.manifest import Utterance
+from streamasr.training.objective import Objective, learning_rate
 
 Lexicon = dict[str, list[list[str]]]
 
@@ -36,53 +38,6 @@ class Corpus:
     noise: Sequence[Path]
     lexicon: Lexicon
     cache: Path  # folder for decoded audio
-
-
-class Objective(nn.Module):
-    """The loss as a module, so that DistributedDataParallel can wrap it."""
-
-    def __init__(self, model: AcousticModel, config: TrainConfig) -> None:
-        super().__init__()
-        self.model = model
-        self.config = config
-        hop = model.config.features.hop
-        per_frame = model.stride // hop
-        self.window = round(config.truncate_s * RATE / hop / per_frame) * per_frame or None
-
-    def forward(self, batch: Batch, rng: torch.Generator) -> Tensor:
-        """Weighted sum of each head's CTC loss (Graves et al. 2006) per target token."""
-        model = self.model
-        with torch.no_grad():
-            audio = model.pad(batch.audio)
-            features, _ = model.front.step(audio, model.front.zero_state(len(audio)))
-            hops = batch.lengths // model.config.features.hop
-            features = augment.mask(features, hops, self.config.augment, rng)
-        with torch.autocast(features.device.type, torch.bfloat16, enabled=self.config.bfloat16):
-            outputs = model.split_heads(model.encode(features, self.window).float())
-        frames = (batch.lengths + model.stride - 1) // model.stride
-        loss = features.new_zeros(())
-        for head, weight in self.config.head_weights.items():
-            targets = batch.targets[head]
-            rows = [i for i, target in enumerate(targets) if target is not None]
-            loss = loss + weight * self._ctc(outputs[head][rows], frames[rows], [targets[i] for i in rows])  # type: ignore[misc]
-        return loss
-
-    @staticmethod
-    def _ctc(log_probs: Tensor, frames: Tensor, targets: list[Tensor]) -> Tensor:
-        if not targets:
-            return log_probs.sum() * 0.0
-        lengths = torch.tensor([len(target) for target in targets])
-        losses = nn.functional.ctc_loss(
-            log_probs.transpose(0, 1), torch.cat(targets), frames, lengths, reduction="sum", zero_infinity=True
-        )
-        return losses / max(int(lengths.sum()), 20 * len(targets))  # noise alone has no tokens to divide by
-
-
-def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up over steps, cosine to zero over progress 0..1."""
-    peak = config.optimiser.rate
-    warm = min(1.0, (step + 1) / config.optimiser.warm_up_steps)
-    return peak * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
 class Trainer:
@@ -260,30 +215,8 @@ class Trainer:
                 for i in range(0, len(self.cache), max(1, len(self.cache) // 200))
             ]
         )
-        front["normalise"].mean.copy_(rows.mean(0))  # type: ignore[operator, union-attr]
-        front["normalise"].scale.copy_(1.0 / rows.std(0).clamp_min(0.1))  # type: ignore[operator, union-attr]
-
-
-def plot_curve(folder: Path) -> None:
-    """log.jsonl -> curve.png: loss and dev errors over epochs."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4))
-    losses = [row for row in rows if "loss" in row]
-    left.plot([row["epoch"] for row in losses], [row["loss"] for row in losses], linewidth=0.7)
-    left.set(xlabel="epoch", ylabel="training loss per token", yscale="log")
-    measured = [row for row in rows if "dev_words" in row]
-    for name in sorted({key for row in measured for key in row if key.startswith("dev_")}):
-        right.plot([row["epoch"] for row in measured], [100 * row[name] for row in measured], label=name[4:])
-    right.set(xlabel="epoch", ylabel="error on dev (%)", ylim=(0, 105))
-    right.legend()
-    figure.tight_layout()
-    figure.savefig(folder / "curve.png", dpi=100)
-    plt.close(figure)
+        front["normalise"].mean.copy_(rows.mean(0))  # type: ignore[operator]
+        front["normalise"].scale.copy_(1.0 / rows.std(0).clamp_min(0.1))  # type: ignore[operator]
 
 
 def start_processes() -> None:

@@ -54,7 +54,7 @@ def _parse(line: str, where: str, folder: Path, allowed: frozenset[str]) -> Utte
     for key, kind in (("audio", str), ("text", str), ("speaker", str), ("seconds", (int, float))):
         if key not in record:
             raise ManifestError(f"{where}: no '{key}'; a line needs audio, text, speaker and seconds")
-        if not isinstance(record[key], kind):  # type: ignore[arg-type]
+        if not isinstance(record[key], kind):
             raise ManifestError(f"{where}: '{key}' is {record[key]!r}, which is not of the right type")
     foreign = sorted(set(record["text"]) - allowed)
     if foreign:
