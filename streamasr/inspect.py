@@ -45,7 +45,7 @@ def draw(recognizer: Recognizer, audio: str | Path, output: Path) -> None:
         _draw_words(axis, finals, label=axis is axes[1])
     axes[1].set(xlim=(0.0, seconds), ylim=(0.0, 1.25), xlabel="time (s)", ylabel="probability")
     try:
-        figure.savefig(output, dpi=100)
+        figure.savefig(output, dpi=80)
     except (OSError, ValueError) as error:
         raise OutputError(f"{output}: cannot be written: {error}") from error
     finally:
@@ -91,7 +91,7 @@ def _draw_tokens(axis: Any, probabilities: Floats, tokens: tuple[str, ...], fram
         for peak in peaks:
             label = "␣" if tokens[token] == " " else tokens[token]
             axis.text(times[peak], curve[peak] + 0.02, label, ha="center", color=line.get_color(), fontsize=8)
-    axis.legend(loc="upper right")
+    axis.legend(loc="lower right")
 
 
 def _draw_words(axis: Any, finals: tuple[Final, ...], label: bool) -> None:

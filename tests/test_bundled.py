@@ -134,7 +134,9 @@ def test_an_hour_costs_no_more_memory_than_a_minute_and_ends_as_it_began(recogni
     assert process.memory_info().rss - after_a_minute < 5e6
     assert len(stream.snapshot()) < 200_000
     finals = [event for event in [*stream.accept(sample), *stream.finish()] if isinstance(event, Final)]
-    assert_all_heard(finals[-1:], letters([*recognizer.transcribe(sample).finals]), 3600.0, 3600.0 + len(sample) / 16000)
+    assert_all_heard(
+        finals[-1:], letters([*recognizer.transcribe(sample).finals]), 3600.0, 3600.0 + len(sample) / 16000
+    )
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """A real PortAudio and a real sound server, without hardware: what is played comes in through a microphone."""
 
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
+
+import streamasr
 
 pytestmark = pytest.mark.slow
 
@@ -161,3 +165,35 @@ def test_a_stopped_recorder_knows_whether_it_lost_something(sound_server, tmp_pa
 
     sound = speechlike(6)
     check_loss(*record(sound_server, tmp_path, sound, 8, interrupt=interrupt), sound)  # PulseAudio keeps it all
+
+
+def test_live_prints_what_is_said_and_ctrl_c_the_last_words(sound_server, tmp_path):
+    """The command itself, on a terminal: partials, finals, and a clean end."""
+    jiwer = pytest.importorskip("jiwer")
+    sample = Path(__file__).parent / "data" / "sample.wav"
+    main, side = pty.openpty()
+    termios.tcsetwinsize(side, (24, 60))
+    command = [sys.executable, "-m", "streamasr.cli", "live"]
+    with subprocess.Popen(command, env=sound_server, stdout=side, stderr=side) as process:
+        os.close(side)
+        shown = b""
+        while b"Listening" not in shown:
+            shown += os.read(main, 4096)
+        time.sleep(0.3)
+        assert subprocess.run(["paplay", "--latency-msec=60", str(sample)], env=sound_server).returncode == 0
+        process.send_signal(signal.SIGINT)  # at once: the last words are still on their way
+        try:
+            while piece := os.read(main, 4096):
+                shown += piece
+        except OSError:  # Linux's end of a terminal
+            pass
+        assert process.wait(10) == 0
+    os.close(main)
+    text = shown.decode()
+    assert "Traceback" not in text
+    assert text.count("\r\x1b[K") > 3, "no partial text was shown and taken back"
+    lines = [line.split("\x1b[K")[-1].strip() for line in text.split("\n")]
+    finals = [line for line in lines if line and "Listening" not in line]
+    file_text = streamasr.load().transcribe(sample).text.replace("\n", " ")
+    assert jiwer.cer(file_text, " ".join(finals)) < 0.3
+    assert text.endswith("\n")

@@ -134,6 +134,7 @@ def main() -> None:
     print(text)
     if arguments.write:
         write_section(HERE / "RESULTS.md", "evaluate", text)
+        write_section(HERE.parents[1] / "README.md", "measured", "\n".join(table))
         write_bundle(replace(read_bundle(arguments.bundle), measured={**bundle.measured, **measured}))
         write_card(arguments.bundle)
 
