@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from streamasr.bundle import EndpointRule
 from streamasr.errors import AudioError, OutputError, StreamasrError
 from streamasr.events import Final
 from streamasr.recognizer import Recognizer, load
@@ -35,6 +36,7 @@ class Job:
     output_dir: Path | None = None
     model: Path | None = None
     rate: int | None = None  # of raw samples on standard input
+    endpoint: tuple[EndpointRule, ...] | None = None  # in place of the model's
 
     def target(self, name: str) -> Path | None:
         """The file that `name`'s transcript goes to; None is standard output."""
@@ -105,7 +107,7 @@ def transcribe_one(recognizer: Recognizer, name: str, job: Job, write: Write, st
 
 def _pour(recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any) -> None:
     writer = WRITERS[job.format](source.name)
-    stream = recognizer.stream()
+    stream = recognizer.stream(endpoint=job.endpoint)
     write(writer.begin())
     total = None if source.seconds is None else round(source.seconds, 1)
     long = total is None or total > 60.0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streamasr import batch
+from streamasr.bundle import EndpointRule
 from streamasr.errors import StreamasrError
 from streamasr.recognizer import load
 from streamasr.version import __version__
@@ -67,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--utterances", type=_positive, default=50, metavar="N", help="of the manifest (default 50)")
     bench.set_defaults(run=_bench)
 
+    for command in (transcribe, live):
+        command.add_argument(
+            "--pause", type=_seconds, metavar="S", help="an utterance ends after so many seconds without a letter"
+        )
     for command in (transcribe, live, inspect, bench):
         command.add_argument("--model", type=Path, metavar="PATH", help="folder of a bundle (default: the bundled one)")
     return parser
@@ -79,8 +84,19 @@ def _positive(text: str) -> int:
     return value
 
 
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0.0 < value < 3600.0:
+        raise argparse.ArgumentTypeError(f"{text}: expected seconds above 0")
+    return value
+
+
+def _endpoint(options: argparse.Namespace) -> tuple[EndpointRule, ...] | None:
+    return None if options.pause is None else (EndpointRule(options.pause),)
+
+
 def _transcribe(options: argparse.Namespace) -> int:
-    job = batch.Job(options.format, options.output_dir, options.model, options.rate)
+    job = batch.Job(options.format, options.output_dir, options.model, options.rate, _endpoint(options))
     names: list[str] = options.audio
     if options.rate and batch.STDIN not in names:
         return _usage("--rate speaks of raw samples on standard input; give - among the files, or leave --rate out")
@@ -103,7 +119,7 @@ def _live(options: argparse.Namespace) -> int:
 
     device = int(options.device) if options.device and options.device.isdigit() else options.device
     recognizer = load(options.model)
-    return terminal.run(recognizer, open_microphone(device))
+    return terminal.run(recognizer, open_microphone(device), _endpoint(options))
 
 
 def _devices(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from streamasr.decoding.greedy import Greedy
 from streamasr.errors import AudioError
 from streamasr.events import Final, Transcript
 from streamasr.sources import AudioSource, open_file
-from streamasr.stream import Stream
+from streamasr.stream import Engine, Stream
 
 BUNDLED = Path(__file__).parent / "models" / "en-mini"
 
@@ -27,13 +27,14 @@ class Recognizer:
         self.acoustic = Acoustic(bundle, graph)
         self.head, tokens = bundle.head("letters")
         self.decoder = Greedy(tokens)
+        self._engine = Engine(bundle, self.acoustic, self.decoder, self.head)
 
     def stream(self, snapshot: bytes | None = None, endpoint: Sequence[EndpointRule] | None = None) -> Stream:
         """A new conversation, or with `snapshot` (from Stream.snapshot) the continuation of one.
 
         endpoint: rules for the end of an utterance, in place of the bundle's.
         """
-        return Stream(self, snapshot, self.bundle.endpoint if endpoint is None else endpoint)
+        return Stream(self._engine, snapshot, self.bundle.endpoint if endpoint is None else endpoint)
 
     def transcribe(self, audio: str | Path | ArrayLike, rate: int | None = None) -> Transcript:
         """A file, or samples as in Stream.accept with their rate in Hz, from beginning to end."""

@@ -7,22 +7,19 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamasr import acoustic
-from streamasr.bundle import EndpointRule
-from streamasr.decoding.hypothesis import Hypothesis, HypothesisWord
+from streamasr.acoustic import Acoustic, State
+from streamasr.bundle import Bundle, EndpointRule
+from streamasr.decoding.hypothesis import Decoder, Hypothesis, HypothesisWord
 from streamasr.endpoint import is_endpoint
 from streamasr.errors import AudioError, StreamError
 from streamasr.events import Event, Final, Gap, Partial, Word
 from streamasr.sources.resample import Resampler
 from streamasr.sources.samples import as_mono_float
-
-if TYPE_CHECKING:
-    from streamasr.recognizer import Recognizer
 
 Floats = NDArray[np.float32]
 
@@ -30,10 +27,20 @@ HEARD_GAP_S = 1.0  # of lost audio the network hears so much silence; the rest o
 
 
 @dataclass(frozen=True)
+class Engine:
+    """What all streams of a recogniser share; nothing in it changes."""
+
+    bundle: Bundle
+    acoustic: Acoustic
+    decoder: Decoder
+    head: slice  # the decoder's tokens in the graph's output
+
+
+@dataclass(frozen=True)
 class StreamState:
     """All that a stream knows. Never changed: every step makes a new one."""
 
-    acoustic: acoustic.State
+    acoustic: State
     decoder: Any
     pending: Floats  # samples that do not fill a block yet
     blocks: int = 0
@@ -48,11 +55,11 @@ class Stream:
     The events do not depend on how the audio was cut into pieces.
     """
 
-    def __init__(self, recognizer: Recognizer, snapshot: bytes | None, endpoint: Sequence[EndpointRule]) -> None:
+    def __init__(self, engine: Engine, snapshot: bytes | None, endpoint: Sequence[EndpointRule]) -> None:
         self.endpoint = tuple(endpoint)  # may be changed while the stream runs
-        self._recognizer = recognizer
-        self._acoustic = recognizer.acoustic
-        self._decoder = recognizer.decoder
+        self._engine = engine
+        self._acoustic = engine.acoustic
+        self._decoder = engine.decoder
         self._finished = False
         self._rate: int | None = None  # of the audio that comes in; known from the first accept on
         self._received = 0  # samples at that rate, gaps included
@@ -114,7 +121,7 @@ class Stream:
             log_probs, new = self._acoustic.step(audio[None, start : start + graph.block], state.acoustic)
             first = state.blocks * per_block - graph.delay  # what these frames speak of
             state = replace(state, acoustic=new, blocks=state.blocks + 1)
-            for frame, row in enumerate(log_probs[0, :, self._recognizer.head], first):
+            for frame, row in enumerate(log_probs[0, :, self._engine.head], first):
                 if frame >= 0 and (stop is None or frame < stop):
                     state = self._frame(row, frame, state, events)
             state = self._partial(state, first + per_block, events)
@@ -147,7 +154,7 @@ class Stream:
         if not hypothesis.words:
             return None
         times = self._word_times(hypothesis.words, self._state.said_until, end)
-        confidence = self._recognizer.bundle.confidence
+        confidence = self._engine.bundle.confidence
         words = tuple(
             Word(word.text, self._seconds(start), self._seconds(stop), confidence(list(word.log_probs)))
             for word, (start, stop) in zip(hypothesis.words, times, strict=True)
@@ -172,11 +179,11 @@ class Stream:
 
     @property
     def _timing(self) -> Any:
-        return self._recognizer.bundle.timing
+        return self._engine.bundle.timing
 
     @property
     def _model_rate(self) -> int:
-        return self._recognizer.bundle.sample_rate
+        return self._engine.bundle.sample_rate
 
     def _to_model(self, samples: int) -> int:
         return round(samples * self._model_rate / (self._rate or self._model_rate))
@@ -202,7 +209,7 @@ class Stream:
         self._must_be_open()
         state = self._state
         plain = {
-            "model": self._recognizer.bundle.checksum,
+            "model": self._engine.bundle.checksum,
             "rate": self._rate,
             "received": self._received,
             "decoder": self._decoder.pack(state.decoder),
@@ -223,7 +230,7 @@ class Stream:
             with np.load(io.BytesIO(snapshot), allow_pickle=False) as file:
                 arrays = dict(file)
             plain = json.loads(arrays.pop("plain").tobytes())
-            if plain["model"] != self._recognizer.bundle.checksum:
+            if plain["model"] != self._engine.bundle.checksum:
                 raise StreamError("the snapshot was taken with another model; load that one to continue it")
             self._rate, self._received = plain["rate"], plain["received"]
             saved = {name.removeprefix("resampler."): v for name, v in arrays.items() if name.startswith("resampler.")}

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from streamasr.bundle import EndpointRule
 from streamasr.events import Event, Final, Gap, Partial
 from streamasr.recognizer import Recognizer
 from streamasr.sources import Lost, Microphone
@@ -73,10 +74,13 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(recognizer: Recognizer, microphone: Microphone) -> int:
-    """Listen until asked to stop or until the microphone is gone; the last words are always printed."""
+def run(recognizer: Recognizer, microphone: Microphone, endpoint: Sequence[EndpointRule] | None = None) -> int:
+    """Listen until asked to stop or until the microphone is gone; the last words are always printed.
+
+    endpoint: rules in place of the model's.
+    """
     screen = Screen(sys.stdout, sys.stderr)
-    stream = recognizer.stream()
+    stream = recognizer.stream(endpoint=endpoint)
     try:
         with microphone, stop_signals(microphone.close):
             try:

@@ -157,6 +157,7 @@ def test_two_inputs_for_one_output_are_refused_before_work_starts(wav, tmp_path)
         ["transcribe", "-", "-"],
         ["transcribe", "a.wav", "--rate", "8000"],
         ["transcribe", "a.wav", "--jobs", "0"],
+        ["transcribe", "a.wav", "--pause", "0"],
         ["transcribe", "a.wav", "--format", "doc"],
         ["sing"],
         [],
@@ -251,6 +252,12 @@ def test_a_progress_bar_on_a_terminal_only(wav, tmp_path):
     os.close(main)
     assert "%" in shown
     assert transcribe(long).stderr == ""
+
+
+def test_a_shorter_pause_ends_more_utterances(wav, expected):
+    found = transcribe(wav, "--pause", "0.1").stdout
+    assert len(found.splitlines()) > len(expected.finals)
+    assert found.replace(" ", "").replace("\n", "") == expected.text.replace(" ", "").replace("\n", "")
 
 
 def test_version():
