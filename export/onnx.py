@@ -34,7 +34,8 @@ from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training.checkpoint import load_model
 
 BLOCK_FRAMES = 2  # 80 ms: half the calls of single frames, for 40 ms of latency
-ENDPOINT = (EndpointRule(0.8), EndpointRule(0.4, 15.0), EndpointRule(0.12, 30.0))
+# The last one ends even a word that never ends, so that no noise can make an utterance grow for ever.
+ENDPOINT = (EndpointRule(0.8), EndpointRule(0.4, 15.0), EndpointRule(0.12, 30.0), EndpointRule(0.0, 60.0))
 
 
 def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[Source, ...]) -> Bundle:
@@ -69,6 +70,7 @@ def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[So
             network=network,
             timing=Timing(),
             confidence=ConfidenceModel(),
+            min_confidence=0.0,
             endpoint=ENDPOINT,
             sources=sources,
             measured={},

@@ -126,6 +126,7 @@ class Bundle:
     network: dict[str, Any]  # configuration from which torch builds the same network
     timing: Timing
     confidence: ConfidenceModel
+    min_confidence: float  # an utterance without any word of so much confidence is taken for noise
     endpoint: tuple[EndpointRule, ...]
     sources: tuple[Source, ...]
     measured: dict[str, float]  # results of the script that measured this bundle

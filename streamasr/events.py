@@ -17,7 +17,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Partial:
-    """What the current utterance sounds like so far; may still change."""
+    """What the current utterance sounds like so far; may still change. Empty: it was noise after all."""
 
     text: str
     start_s: float

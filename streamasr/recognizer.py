@@ -32,9 +32,9 @@ class Recognizer:
     def stream(self, snapshot: bytes | None = None, endpoint: Sequence[EndpointRule] | None = None) -> Stream:
         """A new conversation, or with `snapshot` (from Stream.snapshot) the continuation of one.
 
-        endpoint: rules for the end of an utterance, in place of the bundle's.
+        endpoint: rules for the end of an utterance, in place of the bundle's, or of the snapshot's.
         """
-        return Stream(self._engine, snapshot, self.bundle.endpoint if endpoint is None else endpoint)
+        return Stream(self._engine, snapshot, endpoint)
 
     def transcribe(self, audio: str | Path | ArrayLike, rate: int | None = None) -> Transcript:
         """A file, or samples as in Stream.accept with their rate in Hz, from beginning to end."""

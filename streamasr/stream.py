@@ -55,8 +55,8 @@ class Stream:
     The events do not depend on how the audio was cut into pieces.
     """
 
-    def __init__(self, engine: Engine, snapshot: bytes | None, endpoint: Sequence[EndpointRule]) -> None:
-        self.endpoint = tuple(endpoint)  # may be changed while the stream runs
+    def __init__(self, engine: Engine, snapshot: bytes | None, endpoint: Sequence[EndpointRule] | None) -> None:
+        self.endpoint = engine.bundle.endpoint  # may be changed while the stream runs
         self._engine = engine
         self._acoustic = engine.acoustic
         self._decoder = engine.decoder
@@ -67,6 +67,8 @@ class Stream:
         self._state = StreamState(self._acoustic.zero_state(), self._decoder.start(), np.zeros(0, dtype=np.float32))
         if snapshot is not None:
             self._restore(snapshot)
+        if endpoint is not None:
+            self.endpoint = tuple(endpoint)
 
     def accept(self, samples: ArrayLike, rate: int | None = None) -> list[Event]:
         """Audio -> what it made certain or likely.
@@ -92,10 +94,18 @@ class Stream:
         start_s = self._seconds(here)
         skipped = after - here - self._to_model(heard)
         if skipped > 0:
-            self._state = replace(self._state, jumps=(*self._state.jumps, (here, skipped)))
+            self._state = replace(self._state, jumps=(*self._jumps_that_matter(here), (here, skipped)))
         self._received += heard
         gap = Gap(start_s, start_s + n_samples / rate)
         return [gap, *self._run(resampler.push(np.zeros(heard, dtype=np.float32)))]
+
+    def _jumps_that_matter(self, here: int) -> tuple[tuple[int, int], ...]:
+        """Those of the past in one, so that a microphone that stutters for days costs no memory."""
+        state = self._state
+        words = self._decoder.hypothesis(state.decoder).words
+        past = state.said_until if words else here
+        recent = tuple(jump for jump in state.jumps if jump[0] > past)
+        return ((0, sum(ahead for start, ahead in state.jumps if start <= past)), *recent)
 
     def finish(self) -> list[Event]:
         """The end of the audio: the last words, never cut off."""
@@ -106,8 +116,10 @@ class Stream:
         total = state.blocks * graph.block + len(state.pending)
         frames = -(-total // graph.stride)  # those that begin before the end
         events += self._run(np.zeros(graph.flush, dtype=np.float32), stop=frames)
-        final = self._final(self._decoder.hypothesis(self._state.decoder), total)
-        return [*events, final] if final else events
+        hypothesis = self._decoder.hypothesis(self._state.decoder)
+        if hypothesis.words:
+            self._state = self._end_utterance(hypothesis, total, self._state, events)
+        return events
 
     def _run(self, samples: Floats, stop: int | None = None) -> list[Event]:
         """All whole blocks; frames from `stop` on lie past the end and are dropped."""
@@ -124,7 +136,8 @@ class Stream:
             for frame, row in enumerate(log_probs[0, :, self._engine.head], first):
                 if frame >= 0 and (stop is None or frame < stop):
                     state = self._frame(row, frame, state, events)
-            state = self._partial(state, first + per_block, events)
+            frames = first + per_block if stop is None else min(first + per_block, stop)
+            state = self._partial(state, frames, events)
         self._state = replace(state, pending=audio[whole:].copy())
         return events
 
@@ -134,11 +147,7 @@ class Stream:
         hypothesis = self._decoder.hypothesis(state.decoder)
         if not is_endpoint(hypothesis, frame, graph.stride / self._model_rate, self.endpoint):
             return state
-        self._state = state
-        final = self._final(hypothesis, (frame + 1) * graph.stride)
-        assert final is not None, "an endpoint without words"
-        events.append(final)
-        return replace(self._state, decoder=self._decoder.next_utterance(state.decoder), shown="")
+        return self._end_utterance(hypothesis, (frame + 1) * graph.stride, state, events)
 
     def _partial(self, state: StreamState, frames: int, events: list[Event]) -> StreamState:
         hypothesis = self._decoder.hypothesis(state.decoder)
@@ -149,18 +158,23 @@ class Stream:
         events.append(Partial(hypothesis.text, self._seconds(start, state), self._seconds(frames * stride, state)))
         return replace(state, shown=hypothesis.text)
 
-    def _final(self, hypothesis: Hypothesis, end: int) -> Final | None:
-        """The utterance's words with times in [said_until, end], and the state that knows they are said."""
-        if not hypothesis.words:
-            return None
-        times = self._word_times(hypothesis.words, self._state.said_until, end)
-        confidence = self._engine.bundle.confidence
+    def _end_utterance(self, hypothesis: Hypothesis, end: int, state: StreamState, events: list[Event]) -> StreamState:
+        """The hypothesis becomes a Final, its words in [said_until, end]; or nothing, if it was noise."""
+        bundle = self._engine.bundle
+        following = replace(state, decoder=self._decoder.next_utterance(state.decoder), shown="")
+        confidences = [bundle.confidence(list(word.log_probs)) for word in hypothesis.words]
+        times = self._word_times(hypothesis.words, state.said_until, end)
+        spans = [(self._seconds(start, state), self._seconds(stop, state)) for start, stop in times]
+        if max(confidences) < bundle.min_confidence:
+            if state.shown:  # take it back
+                events.append(Partial("", spans[0][0], spans[-1][1]))
+            return following
         words = tuple(
-            Word(word.text, self._seconds(start), self._seconds(stop), confidence(list(word.log_probs)))
-            for word, (start, stop) in zip(hypothesis.words, times, strict=True)
+            Word(word.text, start_s, end_s, confidence)
+            for word, (start_s, end_s), confidence in zip(hypothesis.words, spans, confidences, strict=True)
         )
-        self._state = replace(self._state, said_until=times[-1][1])
-        return Final(hypothesis.text, words, words[0].start_s, words[-1].end_s)
+        events.append(Final(hypothesis.text, words, words[0].start_s, words[-1].end_s))
+        return replace(following, said_until=times[-1][1])
 
     def _word_times(self, words: Sequence[HypothesisWord], low: int, high: int) -> list[tuple[int, int]]:
         """Start and end of each word in samples: spikes moved by the model's measured delay, in order, apart."""
@@ -210,6 +224,7 @@ class Stream:
         state = self._state
         plain = {
             "model": self._engine.bundle.checksum,
+            "endpoint": [[rule.trailing_s, rule.utterance_s] for rule in self.endpoint],
             "rate": self._rate,
             "received": self._received,
             "decoder": self._decoder.pack(state.decoder),
@@ -232,6 +247,7 @@ class Stream:
             plain = json.loads(arrays.pop("plain").tobytes())
             if plain["model"] != self._engine.bundle.checksum:
                 raise StreamError("the snapshot was taken with another model; load that one to continue it")
+            self.endpoint = tuple(EndpointRule(*rule) for rule in plain["endpoint"])
             self._rate, self._received = plain["rate"], plain["received"]
             saved = {name.removeprefix("resampler."): v for name, v in arrays.items() if name.startswith("resampler.")}
             self._resampler = Resampler.restore(saved) if saved else None

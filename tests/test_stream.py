@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,18 @@ def test_endpoint_rules_can_change_while_a_stream_runs(toy):
     assert any(isinstance(event, Final) for event in stream.accept(audio))
 
 
+def test_a_snapshot_keeps_the_rules(toy):
+    stream = toy.stream(endpoint=(streamasr.EndpointRule(0.3, 2.0),))
+    assert toy.stream(stream.snapshot()).endpoint == stream.endpoint
+    assert toy.stream(stream.snapshot(), endpoint=()).endpoint == ()
+
+
+def test_no_partial_speaks_of_time_past_the_end(toy):
+    for length in (1, 640, 5000, 12345):
+        events = events_of(toy, noise(15, 1.0)[:length], [10**9])
+        assert all(event.end_s <= -(-length // 640) * 640 / 16000 for event in events)
+
+
 def test_cutting_utterances_loses_no_letter(toy):
     audio = noise(8, 20.0)
     whole = "".join(f.text for f in events_of_rules(toy, audio, ()))
@@ -180,6 +193,15 @@ def test_gaps_at_another_rate_keep_the_count(toy):
     stream.accept(noise(11, 1.0, 44100), 44100)
     assert stream.lost(441000)[0] == Gap(1.0, 11.0)
     assert stream.lost(44100)[0] == Gap(11.0, 12.0)
+
+
+def test_many_gaps_cost_no_memory(toy):
+    stream = toy.stream()
+    for _ in range(100):
+        stream.lost(16000 * 60)
+        stream.accept(noise(0, 0.5))
+    assert stream.lost(0)[0].start_s == 100 * 60.5
+    assert len(stream._state.jumps) < 70
 
 
 def test_two_streams_of_one_recogniser_do_not_meet(toy):
@@ -225,3 +247,15 @@ def test_a_refused_piece_leaves_the_stream_as_it_was(toy):
         stream.accept(np.array([np.inf], np.float32))
     events += stream.accept(audio[10000:]) + stream.finish()
     assert events == events_of(toy, audio, [10**9])
+
+
+def test_an_utterance_that_nobody_said_is_taken_back(toy):
+    bundle = dataclasses.replace(toy.bundle, min_confidence=1.1)  # nothing is that sure
+    doubtful = streamasr.Recognizer(bundle)
+    events = events_of(doubtful, noise(0, 20.0), [640])
+    assert not any(isinstance(event, Final) for event in events)
+    partials = [event for event in events if isinstance(event, Partial)]
+    assert partials
+    assert partials[-1].text == ""
+    finals = [event for event in events_of(toy, noise(0, 20.0), [640]) if isinstance(event, Final)]
+    assert sum(event.text == "" for event in partials) == len(finals)

@@ -18,21 +18,17 @@ from streamasr.training.manifest import Utterance
 
 @dataclass(frozen=True)
 class Heard:
-    """An utterance and the words greedy decoding gives, with no endpoint between them."""
+    """An utterance, what a user gets for it, and the raw words of the decoder, with no endpoint between them."""
 
     utterance: Utterance
+    text: str
     words: tuple[HypothesisWord, ...]
-
-    @property
-    def text(self) -> str:
-        """What was heard."""
-        return " ".join(word.text for word in self.words)
 
     def matches(self) -> Iterator[tuple[HypothesisWord, int | None]]:
         """Each word heard, with the place in the reference where the same word stands; None if it is wrong."""
         if not self.words:
             return
-        found = jiwer.process_words(self.utterance.text, self.text)
+        found = jiwer.process_words(self.utterance.text, " ".join(word.text for word in self.words))
         for chunk in found.alignments[0]:
             for i in range(chunk.hyp_start_idx, chunk.hyp_end_idx):
                 right = chunk.type == "equal"
@@ -51,7 +47,9 @@ def hear(recognizer: Recognizer, audio: NDArray[np.float32]) -> tuple[Hypothesis
 def hear_all(recognizer: Recognizer, utterances: Sequence[Utterance]) -> Iterator[Heard]:
     """One after the other, as lazily as asked."""
     for utterance in utterances:
-        yield Heard(utterance, hear(recognizer, read_16k(utterance.audio)))
+        audio = read_16k(utterance.audio)
+        text = recognizer.transcribe(audio).text.replace("\n", " ")
+        yield Heard(utterance, text, hear(recognizer, audio))
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:

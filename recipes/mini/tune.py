@@ -1,8 +1,9 @@
 """Word times and confidence of a bundle: python -m recipes.mini.tune BUNDLE
 
-Two small things that the network does not learn are fitted on one half of dev's speakers and
-reported on the other half (recipes.mini.evaluate): how far a word's first and last spike lie from
-its start and end, and how a word's letter probabilities translate into the chance that it is right.
+Small things that the network does not learn are fitted on one half of dev's speakers and reported
+on the other half (recipes.mini.evaluate): how far a word's first and last spike lie from its start
+and end, how a word's letter probabilities translate into the chance that it is right, and, with
+the noise that was trained on, below what confidence an utterance is taken for noise.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recipes.mini.align import read_alignments
-from recipes.mini.data import LETTERS
-from recipes.mini.listen import Heard, hear_all
-from streamasr.bundle import ConfidenceModel, Timing, read_bundle, write_bundle
+from recipes.mini.data import LETTERS, noise_files
+from recipes.mini.listen import Heard, hear, hear_all, read_16k
+from streamasr.bundle import Bundle, ConfidenceModel, Timing, read_bundle, write_bundle
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance, read_manifest
 
@@ -71,6 +72,21 @@ def fit_confidence(heard: Sequence[Heard], steps: int = 30) -> ConfidenceModel:
     return ConfidenceModel(*(round(float(w), 4) for w in weights))
 
 
+def fit_min_confidence(recognizer: Recognizer, bundle: Bundle, heard: Sequence[Heard], shared: Path) -> float:
+    """Above what nine of ten utterances heard in training's noise reach, unless speech would lose right words by it.
+
+    At most 0.2 % of the right words of speech may fall to it.
+    """
+    noise = [hear(recognizer, read_16k(path)) for path in noise_files(shared, held_out=False)]
+    heard_in_noise = [max(bundle.confidence(list(word.log_probs)) for word in words) for words in noise if words]
+    right: list[float] = []  # for each right word, the best confidence in its utterance
+    for item in heard:
+        scores = [(bundle.confidence(list(word.log_probs)), place is not None) for word, place in item.matches()]
+        right += [max(score for score, _ in scores)] * sum(good for _, good in scores)
+    wanted = float(np.quantile(heard_in_noise, 0.9)) if heard_in_noise else 0.0
+    return round(min(wanted, float(np.quantile(right, 0.002))), 3)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
@@ -82,8 +98,10 @@ def main() -> None:
     heard = list(tqdm(hear_all(recognizer, fit), total=len(fit)))
     timing = fit_timing(spike_errors(recognizer, heard, dict(read_alignments(arguments.alignments))))
     confidence = fit_confidence(heard)
-    write_bundle(replace(read_bundle(arguments.bundle), timing=timing, confidence=confidence))
-    print(f"{timing}\n{confidence}")
+    bundle = replace(read_bundle(arguments.bundle), timing=timing, confidence=confidence)
+    bundle = replace(bundle, min_confidence=fit_min_confidence(recognizer, bundle, heard, arguments.shared))
+    write_bundle(bundle)
+    print(f"{timing}\n{confidence}\nmin_confidence={bundle.min_confidence}")
 
 
 if __name__ == "__main__":
