@@ -29,13 +29,13 @@ from streamasr.bundle import (
     file_sha256,
     write_bundle,
 )
+from streamasr.endpoint import LAST_RESORT
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training.checkpoint import load_model
 
 BLOCK_FRAMES = 2  # 80 ms: half the calls of single frames, for 40 ms of latency
-# The last one ends even a word that never ends, so that no noise can make an utterance grow for ever.
-ENDPOINT = (EndpointRule(0.8), EndpointRule(0.4, 15.0), EndpointRule(0.12, 30.0), EndpointRule(0.0, 60.0))
+ENDPOINT = (EndpointRule(0.8), EndpointRule(0.4, 15.0), EndpointRule(0.12, 30.0), LAST_RESORT)
 
 
 def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[Source, ...]) -> Bundle:

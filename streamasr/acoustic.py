@@ -43,13 +43,17 @@ class Acoustic:
                 raise BundleError(
                     f"{where}: input '{name}' is {theirs} in the graph and {ours} in the bundle; export it again"
                 )
-        produced = {node.name: node.shape for node in self._session.get_outputs()}
-        missing = {LOG_PROBS, *(NEW + spec.name for spec in self.graph.states)} - produced.keys()
+        produced = {node.name for node in self._session.get_outputs()}
+        missing = {LOG_PROBS, *(NEW + spec.name for spec in self.graph.states)} - produced
         if missing:
             raise BundleError(f"{where}: the graph has no output {', '.join(sorted(missing))}; export it again")
-        if produced[LOG_PROBS][-1] != tokens:
+        zeros = np.zeros((1, self.graph.block), dtype=np.float32)
+        found_shape = self._session.run([LOG_PROBS], {AUDIO: zeros, **self.zero_state()})[0].shape
+        expected_shape = (1, self.graph.block // self.graph.stride, tokens)
+        if found_shape != expected_shape:
             raise BundleError(
-                f"{where}: the graph gives {produced[LOG_PROBS][-1]} tokens, the bundle names {tokens}; export it again"
+                f"{where}: a block gives (batch, frames, tokens) {found_shape}, the bundle says {expected_shape}; "
+                "export it again"
             )
 
     def zero_state(self, batch: int = 1) -> State:

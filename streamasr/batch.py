@@ -8,10 +8,10 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 from streamasr.bundle import EndpointRule
 from streamasr.errors import AudioError, OutputError, StreamasrError
-from streamasr.events import Final
+from streamasr.events import Event, Final
 from streamasr.recognizer import Recognizer, load
 from streamasr.sources import AudioSource, open_file, open_stdin
-from streamasr.writers import WRITERS
+from streamasr.writers import WRITERS, Writer
 
 STDIN = "-"
 Write = Callable[[str], Any]
@@ -68,16 +68,18 @@ def run(names: Sequence[str], job: Job, jobs: int = 1) -> int:
         except OSError as error:
             raise OutputError(f"{job.output_dir}: cannot be made: {error.strerror}") from error
     good = True
+    recognizer = load(job.model)  # here too: a bad model is found before workers start, and one of them may die
     with _workers([name for name in names if name != STDIN], jobs, job) as waiting:
-        recognizer = load(job.model) if len(waiting) < len(set(names)) else None
         bar = tqdm(total=len(names), unit="file", disable=not _show_bar(job) or len(names) < 2)
         for name in names:
             if len(names) > 1 and job.output_dir is None and job.format == "txt":
                 _print(f"==> {name} <==\n")
-            if recognizer is None or name in waiting:
+            try:
+                if name not in waiting:
+                    raise BrokenExecutor
                 outcome = waiting[name].result()
                 _print(outcome.text)
-            else:
+            except BrokenExecutor:  # no worker has it, or the workers died over it
                 outcome = transcribe_one(recognizer, name, job, _print)
             for problem in outcome.problems:
                 bar.write(f"streamasr: {problem}", file=sys.stderr)
@@ -96,16 +98,17 @@ def transcribe_one(recognizer: Recognizer, name: str, job: Job, write: Write, st
         with open_stdin(job.rate) if name == STDIN else open_file(name) as source:
             target = job.target(name)
             if target is None:
-                _pour(recognizer, source, job, write, stop)
+                problems = _pour(recognizer, source, job, write, stop)
             else:
                 with atomic(target) as write_file:
-                    _pour(recognizer, source, job, write_file, stop)
-            return Outcome(problems=tuple(source.warnings))
+                    problems = _pour(recognizer, source, job, write_file, stop)
+            return Outcome(problems)
     except StreamasrError as error:
         return Outcome(problems=(str(error),))
 
 
-def _pour(recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any) -> None:
+def _pour(recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any) -> tuple[str, ...]:
+    """All of a source's text; the problems that it had. AudioError where it gave no text at all."""
     writer = WRITERS[job.format](source.name)
     stream = recognizer.stream(endpoint=job.endpoint)
     write(writer.begin())
@@ -114,25 +117,29 @@ def _pour(recognizer: Recognizer, source: AudioSource, job: Job, write: Write, s
     layout = "{desc}: {percentage:3.0f}% of {total_fmt} s [{elapsed}<{remaining}]" if total else None
     show = long and _show_bar(job)
     error: AudioError | None = None
+    count = 0
     with tqdm(total=total, desc=source.name, unit="s", leave=False, disable=not show, bar_format=layout) as bar:
         try:
             for chunk in source.chunks():
                 if stop is not None and stop.is_set():
                     raise _Stopped
-                _write_finals(stream.accept(chunk, source.rate), writer, write)
+                count += _write_finals(stream.accept(chunk, source.rate), writer, write)
                 bar.update(len(chunk) / source.rate)
         except AudioError as caught:  # what was heard before it is not lost
             error = caught
-    _write_finals(stream.finish(), writer, write)
-    write(writer.end([*source.warnings, *([str(error)] if error else [])]))
-    if error:
+    count += _write_finals(stream.finish(), writer, write)
+    if error and not count:
         raise error
+    problems = [*source.warnings, *([str(error)] if error else [])]
+    write(writer.end(problems))
+    return tuple(problems)
 
 
-def _write_finals(events: Sequence[object], writer: Any, write: Write) -> None:
-    for event in events:
-        if isinstance(event, Final):
-            write(writer.final(event))
+def _write_finals(events: Sequence[Event], writer: Writer, write: Write) -> int:
+    finals = [event for event in events if isinstance(event, Final)]
+    for final in finals:
+        write(writer.final(final))
+    return len(finals)
 
 
 @contextmanager
@@ -141,7 +148,7 @@ def atomic(target: Path) -> Iterator[Write]:
     partial = None
     try:
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=target.parent, prefix=f".{target.name}.", delete=False
+            "w", encoding="utf-8", errors="backslashreplace", dir=target.parent, prefix=_partial_prefix(), delete=False
         ) as file:
             partial = Path(file.name)
             yield file.write
@@ -158,6 +165,11 @@ def atomic(target: Path) -> Iterator[Write]:
     finally:
         if partial:
             partial.unlink(missing_ok=True)
+
+
+def _partial_prefix() -> str:
+    """Begins the names of half-written files; the same in this process and in its workers."""
+    return f".streamasr-{(parent_process() or current_process()).pid}-"
 
 
 def _show_bar(job: Job) -> bool:
@@ -209,6 +221,8 @@ def _workers(names: Sequence[str], jobs: int, job: Job) -> Iterator[dict[str, Fu
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+        for left in job.output_dir.glob(f"{_partial_prefix()}*") if job.output_dir else ():
+            left.unlink(missing_ok=True)  # of a worker that was killed
 
 
 @contextmanager

@@ -187,9 +187,34 @@ def read_bundle(folder: Path) -> Bundle:
     if "folder" in values:
         raise BundleError(f"{path}: unknown key 'folder'")
     try:
-        return parse(Bundle, {**values, "folder": folder}, str(path))
+        bundle = parse(Bundle, {**values, "folder": folder}, str(path))
     except StrictError as error:
         raise BundleError(str(error)) from error
+    for what, holds in _conditions(bundle).items():
+        if not holds:
+            raise BundleError(f"{path}: {what} does not hold; export the bundle again")
+    return bundle
+
+
+def _conditions(bundle: Bundle) -> dict[str, bool]:
+    """What the run time relies on."""
+    features, letters = bundle.features, [head.tokens for head in bundle.heads if head.name == "letters"]
+    conditions = {
+        "features.sample_rate in 4000..192000": 4000 <= features.sample_rate <= 192000,
+        "0 < features.hop < features.window <= features.n_fft": 0 < features.hop < features.window <= features.n_fft,
+        "a head 'letters' with a space among its tokens": any(" " in tokens[1:] for tokens in letters),
+    }
+    for name, graph in bundle.graphs.items():
+        where = f"graphs.{name}: "
+        conditions[where + "stride > 0, a multiple of features.hop"] = (
+            graph.stride > 0 and features.hop > 0 and graph.stride % features.hop == 0
+        )
+        conditions[where + "block > 0, a multiple of stride"] = (
+            graph.block > 0 and graph.stride > 0 and graph.block % graph.stride == 0
+        )
+        conditions[where + "delay >= 0"] = graph.delay >= 0
+        conditions[where + "file in the bundle's own folder"] = Path(graph.file).name == graph.file
+    return conditions
 
 
 def write_bundle(bundle: Bundle) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from streamasr import batch
 from streamasr.bundle import EndpointRule
+from streamasr.endpoint import LAST_RESORT
 from streamasr.errors import StreamasrError
 from streamasr.recognizer import load
 from streamasr.version import __version__
@@ -18,8 +20,12 @@ from streamasr.writers import WRITERS
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code: 0 well, 1 something failed, 2 wrong usage, 130 interrupted."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    if sys.stdout is None or sys.stderr is None:
+        return 1  # nowhere to say anything
+    for output in (sys.stdout, sys.stderr):  # a name or a text that the terminal cannot show must not stop the work
+        if isinstance(output, io.TextIOWrapper):
+            output.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -78,21 +84,23 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}: expected a whole number above 0")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number above 0")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0.0 < value < 3600.0:
         raise argparse.ArgumentTypeError(f"{text}: expected seconds above 0")
     return value
 
 
 def _endpoint(options: argparse.Namespace) -> tuple[EndpointRule, ...] | None:
-    return None if options.pause is None else (EndpointRule(options.pause),)
+    return None if options.pause is None else (EndpointRule(options.pause), LAST_RESORT)
 
 
 def _transcribe(options: argparse.Namespace) -> int:
@@ -117,9 +125,8 @@ def _live(options: argparse.Namespace) -> int:
     from streamasr import terminal
     from streamasr.sources import open_microphone
 
-    device = int(options.device) if options.device and options.device.isdigit() else options.device
     recognizer = load(options.model)
-    return terminal.run(recognizer, open_microphone(device), _endpoint(options))
+    return terminal.run(recognizer, open_microphone(options.device), _endpoint(options))
 
 
 def _devices(options: argparse.Namespace) -> int:

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from streamasr.bundle import EndpointRule
 from streamasr.decoding.hypothesis import Hypothesis
 
+# Ends even a word that never ends, so that no noise can make an utterance grow for ever.
+LAST_RESORT = EndpointRule(trailing_s=0.0, utterance_s=60.0)
+
 
 def is_endpoint(hypothesis: Hypothesis, frame: int, frame_s: float, rules: Sequence[EndpointRule]) -> bool:
     """True when any rule holds after `frame`. An utterance without words never ends: there is nothing to finish."""

@@ -65,6 +65,7 @@ def _read(audio: str | Path, rate: int) -> Floats:
 
 def _log_mel(librosa: Any, samples: Floats, config: FeatureConfig) -> NDArray[np.float64]:
     past = np.zeros(config.n_fft - config.hop, dtype=np.float32)
+    samples = np.pad(samples, (0, max(0, config.hop - len(samples))))
     power = librosa.feature.melspectrogram(
         y=np.concatenate([past, samples]),
         sr=config.sample_rate,

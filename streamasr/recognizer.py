@@ -32,7 +32,8 @@ class Recognizer:
     def stream(self, snapshot: bytes | None = None, endpoint: Sequence[EndpointRule] | None = None) -> Stream:
         """A new conversation, or with `snapshot` (from Stream.snapshot) the continuation of one.
 
-        endpoint: rules for the end of an utterance, in place of the bundle's, or of the snapshot's.
+        endpoint: rules for the end of an utterance, in place of the bundle's, or of the snapshot's. Without a
+        rule that holds at last, an utterance, and the memory it takes, grows for ever.
         """
         return Stream(self._engine, snapshot, endpoint)
 
@@ -51,8 +52,11 @@ class Recognizer:
 
     def _transcribe(self, chunks: Iterable[NDArray[np.generic]], rate: int | None, warnings: list[str]) -> Transcript:
         stream = self.stream()
-        events = [event for chunk in chunks for event in stream.accept(chunk, rate)] + stream.finish()
-        return Transcript(tuple(event for event in events if isinstance(event, Final)), tuple(warnings))
+        finals: list[Final] = []
+        for chunk in chunks:
+            finals += [event for event in stream.accept(chunk, rate) if isinstance(event, Final)]
+        finals += [event for event in stream.finish() if isinstance(event, Final)]
+        return Transcript(tuple(finals), tuple(warnings))
 
 
 def load(path: str | Path | None = None, graph: str = "fp32") -> Recognizer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,9 +20,15 @@ from streamasr.endpoint import is_endpoint
 from streamasr.errors import AudioError, StreamError
 from streamasr.events import Event, Final, Gap, Partial, Word
 from streamasr.sources.resample import Resampler
-from streamasr.sources.samples import as_mono_float
+from streamasr.sources.samples import as_mono_float, check_rate
 
 Floats = NDArray[np.float32]
+
+# What numpy, zipfile and json raise over bytes that are no snapshot, or a damaged one.
+_BROKEN: tuple[type[Exception], ...] = (
+    *(ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 HEARD_GAP_S = 1.0  # of lost audio the network hears so much silence; the rest only moves the clock
 
@@ -74,7 +81,7 @@ class Stream:
         """Audio -> what it made certain or likely.
 
         samples: (n,) or (n, channels), float in [-1, 1] or integers of full scale. rate: in Hz, the
-        model's own if left out; it cannot change within a stream.
+        model's own if left out at first; it cannot change within a stream.
         """
         self._must_be_open()
         mono = as_mono_float(samples)
@@ -85,16 +92,18 @@ class Stream:
     def lost(self, n_samples: int, rate: int | None = None) -> list[Event]:
         """So many samples never arrived: the clock moves on and a Gap is yielded. rate: as in accept."""
         self._must_be_open()
-        if n_samples < 0:
-            raise AudioError(f"lost({n_samples}): expected a number of samples, 0 or more")
+        if not isinstance(n_samples, int | np.integer) or n_samples < 0:
+            raise AudioError(f"lost({n_samples}): expected a whole number of samples, 0 or more")
+        n_samples = int(n_samples)
         resampler = self._resampler_for(self._rate if rate is None else rate)
         rate = resampler.rate
         heard = min(n_samples, int(HEARD_GAP_S * rate))
         here, after = self._to_model(self._received), self._to_model(self._received + n_samples)
         start_s = self._seconds(here)
-        skipped = after - here - self._to_model(heard)
-        if skipped > 0:
-            self._state = replace(self._state, jumps=(*self._jumps_that_matter(here), (here, skipped)))
+        heard_until = self._to_model(self._received + heard)
+        if after > heard_until:
+            jump = (heard_until, after - heard_until)
+            self._state = replace(self._state, jumps=(*self._jumps_that_matter(here), jump))
         self._received += heard
         gap = Gap(start_s, start_s + n_samples / rate)
         return [gap, *self._run(resampler.push(np.zeros(heard, dtype=np.float32)))]
@@ -164,7 +173,8 @@ class Stream:
         following = replace(state, decoder=self._decoder.next_utterance(state.decoder), shown="")
         confidences = [bundle.confidence(list(word.log_probs)) for word in hypothesis.words]
         times = self._word_times(hypothesis.words, state.said_until, end)
-        spans = [(self._seconds(start, state), self._seconds(stop, state)) for start, stop in times]
+        # A word that a jump of the clock lies in does not last as long as the jump.
+        spans = [(s := self._seconds(start, state), s + (stop - start) / self._model_rate) for start, stop in times]
         if max(confidences) < bundle.min_confidence:
             if state.shown:  # take it back
                 events.append(Partial("", spans[0][0], spans[-1][1]))
@@ -211,6 +221,8 @@ class Stream:
             raise StreamError("the stream is finished; make a new one with recognizer.stream()")
 
     def _resampler_for(self, rate: int | None) -> Resampler:
+        if rate is not None:
+            rate = check_rate(rate, "samples")
         if self._rate is None or self._resampler is None:
             self._rate = self._model_rate if rate is None else rate
             self._resampler = Resampler(self._rate, self._model_rate)
@@ -252,7 +264,9 @@ class Stream:
             saved = {name.removeprefix("resampler."): v for name, v in arrays.items() if name.startswith("resampler.")}
             self._resampler = Resampler.restore(saved) if saved else None
             self._state = StreamState(
-                acoustic={spec.name: arrays[f"acoustic.{spec.name}"] for spec in self._acoustic.graph.states},
+                acoustic={
+                    name: _like(zero, arrays[f"acoustic.{name}"]) for name, zero in self._acoustic.zero_state().items()
+                },
                 decoder=self._decoder.unpack(plain["decoder"]),
                 pending=arrays["pending"],
                 blocks=plain["blocks"],
@@ -260,5 +274,11 @@ class Stream:
                 said_until=plain["said_until"],
                 jumps=tuple((start, ahead) for start, ahead in plain["jumps"]),
             )
-        except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
+        except _BROKEN as error:
             raise StreamError(f"this is not a snapshot of a stream ({type(error).__name__}: {error})") from error
+
+
+def _like(zero: Floats, saved: Floats) -> Floats:
+    if (saved.shape, saved.dtype) != (zero.shape, zero.dtype):
+        raise ValueError(f"state of {saved.shape} {saved.dtype}, expected {zero.shape} {zero.dtype}")
+    return saved

@@ -82,7 +82,7 @@ def run(recognizer: Recognizer, microphone: Microphone, endpoint: Sequence[Endpo
     screen = Screen(sys.stdout, sys.stderr)
     stream = recognizer.stream(endpoint=endpoint)
     try:
-        with microphone, stop_signals(microphone.close):
+        with microphone, stop_signals(microphone.stop):
             try:
                 for number, item in enumerate(microphone):
                     if number == 0 and sys.stderr.isatty():  # not before: sound servers take their time to start

@@ -79,7 +79,7 @@ class Srt(Writer):
 
 
 class Vtt(Writer):
-    """WebVTT, with a time tag before every word, so that players can mark the spoken one."""
+    """WebVTT, with a time tag before every word but a cue's first, so that players can mark the spoken one."""
 
     def begin(self) -> str:
         """The format's signature."""
@@ -91,7 +91,7 @@ class Vtt(Writer):
         text = ""
         for cue in cues(final):
             words = [next(starts) for _ in cue.text.split()]
-            tagged = " ".join(f"<{clock(word.start_s, '.')}>{word.text}" for word in words)
+            tagged = " ".join([words[0].text, *(f"<{clock(word.start_s, '.')}>{word.text}" for word in words[1:])])
             text += f"{clock(cue.start_s, '.')} --> {clock(cue.end_s, '.')}\n{tagged}\n\n"
         return text
 

@@ -52,6 +52,7 @@ def bundle(tmp_path: Path) -> Bundle:
         network={"width": 24, "lookahead": [1, 2, 0]},
         timing=Timing(start=-640, end=320),
         confidence=ConfidenceModel(bias=0.5),
+        min_confidence=0.2,
         endpoint=(EndpointRule(0.8), EndpointRule(0.4, 15.0)),
         sources=(Source("LibriSpeech", "CC BY 4.0", 4.4),),
         measured={"wer": 12.5},
@@ -174,3 +175,32 @@ def test_confidence_is_a_probability() -> None:
     sure, unsure = model([-0.01, -0.02]), model([-0.01, -8.0])
     assert 0.0 < unsure < 0.5 < sure < 1.0
     assert 0.0 < model([-1e9]) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda v: v["graphs"]["fp32"].update(stride=0), "stride"),
+        (lambda v: v["graphs"]["fp32"].update(stride=320), "frames"),
+        (lambda v: v["graphs"]["fp32"].update(block=1000), "block"),
+        (lambda v: v["graphs"]["fp32"].update(delay=-1), "delay"),
+        (lambda v: v["graphs"]["fp32"].update(file="../fp32.onnx"), "own folder"),
+        (lambda v: v["features"].update(sample_rate=0), "sample_rate"),
+        (lambda v: v["heads"][0].update(tokens=["<blank>", "a"]), "space"),
+        (lambda v: v["heads"].pop(), "tokens"),
+    ],
+)
+def test_values_that_cannot_be(tmp_path, change, named):
+    import json
+    import shutil
+    from pathlib import Path
+
+    import streamasr
+
+    shutil.copytree(Path(__file__).parent / "data" / "toy", tmp_path / "toy")
+    path = tmp_path / "toy" / "bundle.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(streamasr.BundleError, match=named):
+        streamasr.load(tmp_path / "toy")

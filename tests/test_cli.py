@@ -141,6 +141,62 @@ def test_what_was_heard_before_an_error_is_not_lost(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_was_heard_before_an_error_goes_into_the_file_too(tmp_path):
+    audio = noise(0, 6.0)
+    audio[-1] = np.nan
+    soundfile.write(tmp_path / "nan.wav", audio, RATE, subtype="FLOAT")
+    done = transcribe(tmp_path / "nan.wav", "--format", "json", "--output-dir", tmp_path)
+    assert done.returncode == 1
+    found = json.loads((tmp_path / "nan.json").read_text())
+    assert found["utterances"]
+    assert "nan" in found["warnings"][0]
+
+
+def test_a_worker_that_is_killed_costs_nothing(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", noise(0, 60.0), RATE)
+    files = [str(tmp_path / f"{name}.wav") for name in "abc"]
+    options = ["--model", str(TOY), "--jobs", "2", "--output-dir", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "streamasr.cli", "transcribe", *options, *files]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30.0
+        while not list(tmp_path.glob("out/.streamasr-*")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        workers[0].kill()
+        _, errors = process.communicate(timeout=120.0)
+    assert "Traceback" not in errors
+    assert process.returncode == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.txt", "b.txt", "c.txt"]
+
+
+def test_a_bad_model_is_one_line_for_several_jobs_too(wav, tmp_path):
+    done = call("transcribe", "--model", tmp_path, wav, wav, "--jobs", 2)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_names_that_mislead_or_cannot_be_shown(wav, expected, tmp_path):
+    raw = tmp_path / "y.raw"
+    raw.write_bytes(b"1234" * 1000)
+    long = tmp_path / ("x" * 300)
+    strange = os.fsencode(tmp_path) + b"/bad\xff.wav"
+    Path(os.fsdecode(strange)).write_bytes(wav.read_bytes())
+    options = ["--model", str(TOY), "--format", "json", "--output-dir", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-m", "streamasr.cli", "transcribe", *options, str(raw), str(long), strange],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 1
+    lines = done.stderr.decode().splitlines()
+    assert [line.split(": ")[1] for line in lines] == [str(raw), str(long)]
+    written = list((tmp_path / "out").iterdir())
+    assert len(written) == 1
+    assert json.loads(written[0].read_text())["utterances"][0]["text"] == expected.finals[0].text
+
+
 def test_two_inputs_for_one_output_are_refused_before_work_starts(wav, tmp_path):
     other = tmp_path / "a talk.v2.flac"
     soundfile.write(other, noise(1, 1.0), RATE)
@@ -157,7 +213,9 @@ def test_two_inputs_for_one_output_are_refused_before_work_starts(wav, tmp_path)
         ["transcribe", "-", "-"],
         ["transcribe", "a.wav", "--rate", "8000"],
         ["transcribe", "a.wav", "--jobs", "0"],
+        ["transcribe", "a.wav", "--jobs", "many"],
         ["transcribe", "a.wav", "--pause", "0"],
+        ["transcribe", "a.wav", "--pause", "long"],
         ["transcribe", "a.wav", "--format", "doc"],
         ["sing"],
         [],
@@ -212,7 +270,7 @@ def test_a_reader_that_leaves_is_no_error_message(wav):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs):
     for name in "ab":
-        soundfile.write(tmp_path / f"{name}.wav", noise(0, 1200.0), RATE)
+        soundfile.write(tmp_path / f"{name}.wav", noise(0, 600.0), RATE)
     out = tmp_path / "out"
     options = ["--model", str(TOY), "--jobs", str(jobs), "--output-dir", str(out)]
     process = subprocess.Popen(
@@ -230,7 +288,7 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs):
         start_new_session=True,
     )
     deadline = time.monotonic() + 30.0
-    while not (out.exists() and list(out.iterdir())) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("out/.streamasr-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
     _, errors = process.communicate(timeout=30.0)

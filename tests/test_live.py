@@ -48,6 +48,8 @@ class Played:
     def close(self) -> None:
         self.closed = True
 
+    stop = close
+
 
 def pieces(audio: np.ndarray) -> list[np.ndarray]:
     return [audio[i : i + 640] for i in range(0, len(audio), 640)]

@@ -195,6 +195,30 @@ def test_gaps_at_another_rate_keep_the_count(toy):
     assert stream.lost(44100)[0] == Gap(11.0, 12.0)
 
 
+def test_no_word_lasts_as_long_as_a_gap(toy):
+    audio = noise(9, 4.0)
+    for cut in range(8000, 48000, 4000):
+        stream = toy.stream()
+        events = stream.accept(audio[:cut]) + stream.lost(16000 * 3600) + stream.accept(audio[cut:]) + stream.finish()
+        words = [word for event in events if isinstance(event, Final) for word in event.words]
+        assert all(word.end_s - word.start_s < 3.0 for word in words)
+
+
+def test_a_rate_is_any_whole_number(toy):
+    audio = noise(15, 1.0, 8000)
+    for rate in (8000.0, np.int64(8000), np.float32(8000)):
+        stream = toy.stream()
+        events = stream.accept(audio, rate)
+        stream = toy.stream(stream.snapshot())
+        events += stream.finish()
+        assert [e.text for e in events] == [e.text for e in events_of(toy, audio, [10**9], 8000)]
+    for rate in ("8000", 8000.5, 3000, 0, float("nan")):
+        with pytest.raises(streamasr.AudioError, match="Hz"):
+            toy.stream().accept(audio, rate)
+    with pytest.raises(streamasr.AudioError, match="whole number"):
+        toy.stream().lost(1600.5)
+
+
 def test_many_gaps_cost_no_memory(toy):
     stream = toy.stream()
     for _ in range(100):

@@ -16,6 +16,7 @@ from pocketsphinx import Decoder
 from tqdm import tqdm
 
 from recipes.mini.data import LETTERS
+from recipes.program import run
 from streamasr.training.manifest import Utterance, read_manifest
 
 FRAME_S = 0.01
@@ -65,4 +66,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

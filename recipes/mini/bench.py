@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from recipes.program import run
 from recipes.sections import write_section
 
 ROOT = Path(__file__).parents[2]
@@ -33,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

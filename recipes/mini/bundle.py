@@ -1,6 +1,7 @@
-"""The checkpoints of a run -> the bundled model: python -m recipes.mini.bundle [--average N]
+"""The checkpoints of a run -> the bundled model: python -m recipes.mini.bundle
 
-Averages the weights of the last N epochs, exports, and fits word times and confidence on dev.
+Averages the weights of the last epochs (how many, is chosen by the letters of dev), exports, and
+fits word times and confidence on dev.
 """
 
 from __future__ import annotations
@@ -8,34 +9,60 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from export.onnx import make_bundle
 from recipes.mini.card import write_card
-from recipes.mini.data import speech_sources
+from recipes.mini.data import corpus, speech_sources
+from recipes.program import run
+from streamasr.errors import StreamasrError
+from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import BUNDLED
+from streamasr.training import evaluation
 from streamasr.training.checkpoint import load_model
+from streamasr.training.data import AudioCache
+from streamasr.training.loop import Corpus
+
+
+def letter_error(model: AcousticModel, data: Corpus, cache: AudioCache) -> float:
+    """Greedy letter error on all of dev."""
+    found = evaluation.greedy(model, cache)
+    targets: list[dict[str, list[str] | None]] = [{"letters": list(u.text), "phones": None} for u in data.dev]
+    return evaluation.errors(data.dev, found, targets)["letters"].rate
+
+
+def choose_average(checkpoints: Sequence[Path], data: Corpus) -> AcousticModel:
+    """The average of the last 1, 2, 3 or 5 checkpoints, whichever is best on dev."""
+    cache = AudioCache([u.audio for u in data.dev], data.cache)
+    best: tuple[float, AcousticModel] | None = None
+    for number in (n for n in (1, 2, 3, 5) if n <= len(checkpoints)):
+        model = load_model(checkpoints[-number:])
+        error = letter_error(model, data, cache)
+        print(f"average of {number}: letter error on dev {100 * error:.2f} %", flush=True)
+        if best is None or error < best[0]:
+            best = (error, model)
+    assert best is not None, "no checkpoints"
+    return best[1]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder of the run")
-    parser.add_argument("--average", type=int, default=1, metavar="N", help="epochs to average")
+    parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
     parser.add_argument("--out", type=Path, default=BUNDLED)
     arguments = parser.parse_args()
     checkpoints = sorted(arguments.work.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
-    model = load_model(checkpoints[-arguments.average :])
+    if not checkpoints:
+        raise StreamasrError(f"{arguments.work}: no epoch-*.pt there; run recipes.mini.train first")
+    model = choose_average(checkpoints, corpus(arguments.shared, arguments.cache))
     bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
-    print(
-        f"{arguments.out}: {', '.join(path.name for path in checkpoints[-arguments.average :])}, "
-        f"differs from torch by {bundle.graphs['fp32'].parity:.1e} at most"
-    )
-    subprocess.run(
-        [sys.executable, "-m", "recipes.mini.tune", str(arguments.out), "--shared", str(arguments.shared)], check=True
-    )
+    print(f"{arguments.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
+    tune = [sys.executable, "-m", "recipes.mini.tune", str(arguments.out), "--shared", str(arguments.shared)]
+    subprocess.run(tune, check=True)
     write_card(arguments.out)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

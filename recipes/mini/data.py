@@ -15,9 +15,18 @@ HEADS = {"letters": ["<blank>", *LETTERS], "phones": ["<blank>", *PHONES]}
 
 
 def noise_files(shared: Path, held_out: bool) -> list[Path]:
-    """Every other noise recording is for training; the rest measures what silence and noise give."""
-    files = sorted(path for path in (shared / "noise").rglob("*.opus"))
-    return files[1::2] if held_out else files[::2]
+    """Every other noise clip is for training; of the rest, those of recordings with no clip there are held out.
+
+    ESC-10 cuts several clips (1-28135-A, 1-28135-B) from one recording.
+    """
+    files = sorted((shared / "noise").rglob("*.opus"))
+    training = files[::2]
+    seen = {_recording(path) for path in training}
+    return [path for path in files[1::2] if _recording(path) not in seen] if held_out else training
+
+
+def _recording(clip: Path) -> str:
+    return "-".join(clip.stem.split("-")[:2])
 
 
 def corpus(shared: Path, cache: Path) -> Corpus:

@@ -13,14 +13,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recipes.mini.align import read_alignments
 from recipes.mini.card import write_card
 from recipes.mini.data import LETTERS, noise_files
-from recipes.mini.listen import Heard, hear_all, read_16k
-from recipes.mini.tune import halves, spike_errors
+from recipes.mini.listen import Heard, hear_all, match, read_16k
+from recipes.mini.tune import halves
+from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, read_bundle, write_bundle
 from streamasr.recognizer import Recognizer, load
@@ -55,9 +55,15 @@ def error_table(heard: dict[str, list[Heard]]) -> tuple[list[str], dict[str, flo
     return lines, measured
 
 
-def timing_line(bundle: Bundle, raw: NDArray[np.float64]) -> str:
+def timing_line(heard: Sequence[Heard], times: dict[str, list[tuple[str, float, float]]]) -> str:
     """How far word starts and ends are from the forced alignment."""
-    errors = np.abs(raw - [bundle.timing.start, bundle.timing.end]) / bundle.sample_rate * 1000.0
+    rows = []
+    for item in heard:
+        reference = times.get(str(item.utterance.audio))
+        for word, place in match(item.utterance.text, item.said) if reference else ():
+            if reference and place is not None:
+                rows.append([word.start_s - reference[place][1], word.end_s - reference[place][2]])
+    errors = 1000.0 * np.abs(np.array(rows, dtype=np.float64).reshape(-1, 2))
     start, end = np.median(errors, axis=0)
     within = 100.0 * float(np.mean(errors[:, 0] <= 100.0))
     return (
@@ -116,7 +122,7 @@ def main() -> None:
     table, measured = error_table(heard)
     kept_back = {u.audio for u in halves(speech["dev"])[1]}
     report = [item for item in heard["dev"] if item.utterance.audio in kept_back]
-    raw = spike_errors(recognizer, report, dict(read_alignments(arguments.alignments)))
+    times = dict(read_alignments(arguments.alignments))
     text = "\n".join(
         [
             *(
@@ -125,7 +131,7 @@ def main() -> None:
                 "",
             ),
             *table,
-            *("", timing_line(bundle, raw), "", "Confidence, same half of dev:", ""),
+            *("", timing_line(report, times), "", "Confidence, same half of dev:", ""),
             *reliability(bundle, report),
             *("", "Words where nobody speaks:", ""),
             *noise_lines(recognizer, arguments.shared),
@@ -140,4 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

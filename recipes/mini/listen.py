@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import jiwer
 import numpy as np
@@ -12,8 +13,11 @@ import soundfile
 from numpy.typing import NDArray
 
 from streamasr.decoding.hypothesis import HypothesisWord
+from streamasr.events import Word
 from streamasr.recognizer import Recognizer
 from streamasr.training.manifest import Utterance
+
+AnyWord = TypeVar("AnyWord", Word, HypothesisWord)
 
 
 @dataclass(frozen=True)
@@ -21,18 +25,28 @@ class Heard:
     """An utterance, what a user gets for it, and the raw words of the decoder, with no endpoint between them."""
 
     utterance: Utterance
-    text: str
+    said: tuple[Word, ...]
     words: tuple[HypothesisWord, ...]
 
+    @property
+    def text(self) -> str:
+        """What a user reads."""
+        return " ".join(word.text for word in self.said)
+
     def matches(self) -> Iterator[tuple[HypothesisWord, int | None]]:
-        """Each word heard, with the place in the reference where the same word stands; None if it is wrong."""
-        if not self.words:
-            return
-        found = jiwer.process_words(self.utterance.text, " ".join(word.text for word in self.words))
-        for chunk in found.alignments[0]:
-            for i in range(chunk.hyp_start_idx, chunk.hyp_end_idx):
-                right = chunk.type == "equal"
-                yield self.words[i], chunk.ref_start_idx + i - chunk.hyp_start_idx if right else None
+        """The decoder's words, as `match` gives them."""
+        return match(self.utterance.text, self.words)
+
+
+def match(reference: str, words: Sequence[AnyWord]) -> Iterator[tuple[AnyWord, int | None]]:
+    """Each word heard, with the place in the reference where the same word stands; None if it is wrong."""
+    if not words:
+        return
+    found = jiwer.process_words(reference, " ".join(word.text for word in words))
+    for chunk in found.alignments[0]:
+        for i in range(chunk.hyp_start_idx, chunk.hyp_end_idx):
+            right = chunk.type == "equal"
+            yield words[i], chunk.ref_start_idx + i - chunk.hyp_start_idx if right else None
 
 
 def hear(recognizer: Recognizer, audio: NDArray[np.float32]) -> tuple[HypothesisWord, ...]:
@@ -48,8 +62,7 @@ def hear_all(recognizer: Recognizer, utterances: Sequence[Utterance]) -> Iterato
     """One after the other, as lazily as asked."""
     for utterance in utterances:
         audio = read_16k(utterance.audio)
-        text = recognizer.transcribe(audio).text.replace("\n", " ")
-        yield Heard(utterance, text, hear(recognizer, audio))
+        yield Heard(utterance, recognizer.transcribe(audio).words, hear(recognizer, audio))
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+from recipes.program import run
 from recipes.sections import write_section
 from streamasr.training.checkpoint import load_checkpoint
 
@@ -22,7 +23,7 @@ def main() -> None:
         value.numel() for name, value in saved["model"].items() if not name.startswith(("front.", "chain."))
     )
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    epochs = [row for row in rows if "dev_letters" in row]
+    epochs = list({row["epoch"]: row for row in rows if "dev_letters" in row}.values())
     lines = [
         f"`torchrun --nproc-per-node {saved['world']} -m recipes.mini.train` with `config.toml`: "
         f"{parameters:,} parameters, {saved['step']} steps, {saved['audio_s'] / 3600:.0f} hours of audio in "
@@ -44,4 +45,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from recipes.mini.data import HEADS, corpus
+from recipes.program import run
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import Trainer, start_processes
 
@@ -30,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

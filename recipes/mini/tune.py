@@ -20,6 +20,7 @@ from tqdm import tqdm
 from recipes.mini.align import read_alignments
 from recipes.mini.data import LETTERS, noise_files
 from recipes.mini.listen import Heard, hear, hear_all, read_16k
+from recipes.program import run
 from streamasr.bundle import Bundle, ConfidenceModel, Timing, read_bundle, write_bundle
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance, read_manifest
@@ -105,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -59,7 +59,7 @@ class AudioSource:
     def chunks(self) -> Iterator[NDArray[np.float32]]:
         """Mono samples (n,) in [-1, 1], about 0.2 s at a time. AudioError at the first NaN or Inf."""
         done = 0
-        for block in self._reader.blocks():
+        for block in self._blocks():
             mono = _mono(block, self.name, done, self.rate)
             done += len(mono)
             yield mono
@@ -71,6 +71,17 @@ class AudioSource:
             self.warnings.append(f"{self.name}: ends after {end_s:.2f} s of {self.seconds:.2f} s: truncated or damaged")
         elif self._reader.broken:
             self.warnings.append(f"{self.name}: ends after {end_s:.2f} s of unknown length: truncated or damaged")
+
+    def _blocks(self) -> Iterator[NDArray[np.float32]]:
+        blocks = self._reader.blocks()
+        while True:
+            try:
+                block = next(blocks, None)
+            except OSError as error:  # of the medium; not of whoever uses the chunks
+                raise AudioError(f"{self.name}: cannot be read to its end: {error.strerror or error}") from error
+            if block is None:
+                return
+            yield block
 
     def close(self) -> None:
         """Close the file."""
@@ -90,9 +101,9 @@ def open_file(path: str | Path) -> AudioSource:
     AudioError, one line, says why a file cannot be used. A truncated file is read as far as it goes, with a warning.
     """
     name = str(path)
-    if Path(path).is_dir():
-        raise AudioError(f"{name}: is a directory; expected an audio file; name the files in it")
     try:
+        if Path(path).is_dir():
+            raise AudioError(f"{name}: is a directory; expected an audio file; name the files in it")
         file = Path(path).open("rb")  # noqa: SIM115 - the source closes it
     except FileNotFoundError as error:
         raise AudioError(f"{name}: there is no such file; check the path") from error
@@ -112,7 +123,9 @@ def open_stdin(rate: int | None = None, stream: BinaryIO | None = None) -> Audio
     `stream` stands in for standard input.
     """
     if stream is None:
-        if sys.stdin is None or sys.stdin.isatty():
+        if sys.stdin is None:
+            raise AudioError(f"{STDIN}: is closed; expected audio; pipe some into it, or name a file")
+        if sys.stdin.isatty():
             raise AudioError(f"{STDIN}: is a terminal; expected audio; pipe some into it, or name a file")
         stream = os.fdopen(os.dup(sys.stdin.fileno()), "rb")  # of its own, so that closing it closes no one else's
     try:
@@ -140,7 +153,7 @@ def _open_seekable(file: BinaryIO, name: str) -> AudioSource:
     reader: Reader
     try:
         reader = _SndfileReader(file)
-    except soundfile.LibsndfileError:
+    except (soundfile.LibsndfileError, TypeError):  # TypeError: a name that ends in .raw
         file.seek(0)
         reader = VideoReader(file, name)
     if header is not None and header.data_bytes and reader.frames and header.data_bytes > available:
@@ -168,7 +181,10 @@ def _open_pipe(stream: BinaryIO, name: str) -> AudioSource:
     file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the source closes it
     try:
         file.write(seen)
-        shutil.copyfileobj(stream, file)
+        try:
+            shutil.copyfileobj(stream, file)
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be kept in a temporary file: {error.strerror}; make room") from error
         stream.close()
         return _open_seekable(file, name)
     except BaseException:

@@ -79,14 +79,19 @@ class Microphone:
         self._queue: queue.Queue[Block] = queue.Queue(int(QUEUE_S * 1000 / BLOCK_MS))
         self._dropped = 0  # samples that found the queue full; written by the callback only
         self._closed = False
+        self._stopping = False
         self._gaps = GapFinder(self.rate, block)
         self._stream = self._open(device, block, backend)
 
     def close(self) -> None:
-        """Stop recording; the iteration ends after what has come already. May be called from a signal handler."""
+        """Stop recording; the iteration ends after what has come already."""
         if not self._closed:
             self._closed = True
             self._stream.close(ignore_errors=True)
+
+    def stop(self) -> None:
+        """Ask the iteration to close. For signal handlers: takes no lock."""
+        self._stopping = True
 
     def __enter__(self) -> Microphone:
         return self
@@ -98,6 +103,8 @@ class Microphone:
         silent_s = 0.0  # counted in waits, not by a clock: a process or a computer that slept has missed nothing
         patience_s = max(START_S, self._stall_s)
         while True:
+            if self._stopping:
+                self.close()
             # looked at before the queue: what came before the stream died is in the queue by then
             over = self._closed or not self._stream.active
             try:

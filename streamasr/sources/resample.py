@@ -34,8 +34,10 @@ class Resampler:
         self._skip = 0  # output samples still to come that were delivered before a restore
         self._ready = np.zeros(0, np.float32)  # output samples that a restore has made too early
         self._finished = False
-        self._history = _History(rate, rate // math.gcd(rate, model_rate))
-        self._stream: Any = None if rate == model_rate else soxr.ResampleStream(rate, model_rate, 1, dtype="float32")
+        self._history = _History(self.rate, self.rate // math.gcd(self.rate, self.model_rate))
+        self._stream: Any = None
+        if self.rate != self.model_rate:
+            self._stream = soxr.ResampleStream(self.rate, self.model_rate, 1, dtype="float32")
 
     def push(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """The outputs that these inputs complete; both (n,). Outputs lag by up to 0.1 s."""

@@ -60,6 +60,8 @@ def describe_bad(value: np.float32) -> str:
 
 def check_rate(rate: float, name: str) -> int:
     """The rate as an integer, if it is one that can be resampled well."""
+    if not isinstance(rate, int | float | np.integer | np.floating):
+        raise AudioError(f"{name}: rate {rate!r}; expected a number of Hz")
     if not MIN_RATE_HZ <= rate <= MAX_RATE_HZ or rate != int(rate):
         raise AudioError(f"{name}: {rate:g} Hz; expected {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz; resample it")
     return int(rate)

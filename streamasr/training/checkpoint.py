@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,10 @@ from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
     """Written beside `path` and moved there, so that a reader sees the old one or the new one."""
     partial = path.with_suffix(".partial")
-    torch.save(values, partial)
+    with partial.open("wb") as file:
+        torch.save(values, file)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave an empty file under the good name
     partial.replace(path)
 
 

@@ -34,7 +34,7 @@ class TrainConfig:
     checkpoint_minutes: float = 5.0
     kept_checkpoints: int = 5
     dev_utterances: int = 150  # for the curve; final numbers use all
-    bfloat16: bool = False  # mixed precision; pays on CPUs with avx512_bf16 and on GPUs
+    bfloat16: bool = False  # mixed precision; pays on CPUs with avx512_bf16
     model: dict[str, Any] = field(default_factory=dict)  # ModelConfig without its heads
     batch: BatchConfig = field(default_factory=BatchConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class AudioCache:
     @staticmethod
     def _decode(paths: Sequence[Path], pcm: Path, index: Path) -> None:
         ends, end = [], 0
-        partial = pcm.with_suffix(f".{os.getpid()}")
+        partial = pcm.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
         with partial.open("wb") as file:
             for path in paths:
                 try:

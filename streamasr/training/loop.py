@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 from streamasr.training import evaluation
 from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
@@ -41,7 +42,7 @@ class Corpus:
 
 
 class Trainer:
-    """One run in one folder: config.json, log.jsonl, curve.png, last.pt, epoch-N.pt."""
+    """One run in one folder: log.jsonl, curve.png, last.pt (where to go on), epoch-N.pt (the last few)."""
 
     def __init__(self, config: TrainConfig, heads: dict[str, list[str]], corpus: Corpus, folder: Path) -> None:
         self.config = config
@@ -65,6 +66,7 @@ class Trainer:
             self._resume(load_checkpoint(folder / "last.pt"))
         else:
             self._measure_features()
+        self._expect_the_same_place()
         self.parallel: nn.Module = self.objective
         if self.world > 1:
             self.parallel = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=False)
@@ -149,6 +151,8 @@ class Trainer:
                 file.write(json.dumps({**values, "spent_s": round(self.spent_s)}) + "\n")
 
     def _end_epoch(self) -> None:
+        self._save(f"epoch-{self.epoch}.pt")
+        self._save("last.pt")
         rates = self._evaluate()
         if self.rank == 0:
             self._log(
@@ -156,8 +160,6 @@ class Trainer:
             )
             print(f"epoch {self.epoch}: " + ", ".join(f"{name} {100 * rate:.1f} %" for name, rate in rates.items()))
             plot_curve(self.folder)
-        self._save("last.pt")
-        self._save(f"epoch-{self.epoch}.pt")
         if self.rank == 0:
             (self.folder / f"epoch-{self.epoch - self.config.kept_checkpoints}.pt").unlink(missing_ok=True)
 
@@ -195,12 +197,28 @@ class Trainer:
             save_checkpoint(self.folder / name, values)
 
     def _resume(self, saved: dict[str, Any]) -> None:
+        if saved["model_config"] != self.model.config.to_dict():
+            raise StreamasrError(
+                f"{self.folder}/last.pt holds another network than the configuration asks for; "
+                "continue it with its own configuration, or start in a new folder"
+            )
         self.model.load_state_dict(saved["model"])
         self.optimiser.load_state_dict(saved["optimiser"])
         self.epoch, self.batch, self.step = saved["epoch"], saved["batch"], saved["step"]
         self.audio_s, self.spent_s = saved["audio_s"], saved["spent_s"]
         if saved["world"] != self.world:  # another number of processes: keep the place in the epoch
             self.batch = self.batch * saved["world"] // self.world
+
+    def _expect_the_same_place(self) -> None:
+        """Processes on several machines must all have found the same last.pt, or none."""
+        if self.world > 1:
+            places = [None] * self.world
+            dist.all_gather_object(places, (self.epoch, self.batch, self.step))
+            if len(set(places)) > 1:
+                raise StreamasrError(
+                    f"the processes found different checkpoints in {self.folder} (epoch, batch, step: {places}); "
+                    "share the folder between the machines, or copy last.pt to all of them"
+                )
 
     def _measure_features(self) -> None:
         """Mean and deviation of each mel band over some training audio, once, before the first step."""
