@@ -286,6 +286,7 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
     deadline = time.monotonic() + 30.0
     while not list(tmp_path.glob("out/.streamasr-*")) and time.monotonic() < deadline:

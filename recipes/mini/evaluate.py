@@ -118,9 +118,12 @@ def main() -> None:
     speech: dict[str, list[Utterance]] = {
         split: read_manifest(arguments.shared / "speech" / f"{split}.jsonl", LETTERS) for split in arguments.splits
     }
-    heard = {split: list(tqdm(hear_all(recognizer, us), total=len(us), desc=split)) for split, us in speech.items()}
-    table, measured = error_table(heard)
     kept_back = {u.audio for u in halves(speech["dev"])[1]}
+    heard = {
+        split: list(tqdm(hear_all(recognizer, utterances, kept_back), total=len(utterances), desc=split))
+        for split, utterances in speech.items()
+    }
+    table, measured = error_table(heard)
     report = [item for item in heard["dev"] if item.utterance.audio in kept_back]
     times = dict(read_alignments(arguments.alignments))
     text = "\n".join(

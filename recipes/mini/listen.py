@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +26,7 @@ class Heard:
 
     utterance: Utterance
     said: tuple[Word, ...]
-    words: tuple[HypothesisWord, ...]
+    words: tuple[HypothesisWord, ...]  # empty where they were not asked for
 
     @property
     def text(self) -> str:
@@ -58,11 +58,14 @@ def hear(recognizer: Recognizer, audio: NDArray[np.float32]) -> tuple[Hypothesis
     return decoder.hypothesis(state).words
 
 
-def hear_all(recognizer: Recognizer, utterances: Sequence[Utterance]) -> Iterator[Heard]:
-    """One after the other, as lazily as asked."""
+def hear_all(
+    recognizer: Recognizer, utterances: Sequence[Utterance], raw: Container[Path] | None = None
+) -> Iterator[Heard]:
+    """One after the other, as lazily as asked; the decoder's words too for the audio in `raw` (None: for all)."""
     for utterance in utterances:
         audio = read_16k(utterance.audio)
-        yield Heard(utterance, recognizer.transcribe(audio).words, hear(recognizer, audio))
+        words = hear(recognizer, audio) if raw is None or utterance.audio in raw else ()
+        yield Heard(utterance, recognizer.transcribe(audio).words, words)
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:
