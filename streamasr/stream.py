@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamasr.acoustic import Acoustic, State
-from streamasr.bundle import Bundle, EndpointRule
+from streamasr.bundle import Bundle, EndpointRule, Timing
 from streamasr.decoding.hypothesis import Decoder, Hypothesis, HypothesisWord
 from streamasr.endpoint import is_endpoint
 from streamasr.errors import AudioError, StreamError
@@ -68,9 +68,8 @@ class Stream:
         self._acoustic = engine.acoustic
         self._decoder = engine.decoder
         self._finished = False
-        self._rate: int | None = None  # of the audio that comes in; known from the first accept on
+        self._resampler: Resampler | None = None  # knows the rate of what comes in; made by the first accept
         self._received = 0  # samples at that rate, gaps included
-        self._resampler: Resampler | None = None
         self._state = StreamState(self._acoustic.zero_state(), self._decoder.start(), np.zeros(0, dtype=np.float32))
         if snapshot is not None:
             self._restore(snapshot)
@@ -95,7 +94,7 @@ class Stream:
         if not isinstance(n_samples, int | np.integer) or n_samples < 0:
             raise AudioError(f"lost({n_samples}): expected a whole number of samples, 0 or more")
         n_samples = int(n_samples)
-        resampler = self._resampler_for(self._rate if rate is None else rate)
+        resampler = self._resampler_for(rate)
         rate = resampler.rate
         heard = min(n_samples, int(HEARD_GAP_S * rate))
         here, after = self._to_model(self._received), self._to_model(self._received + n_samples)
@@ -202,7 +201,7 @@ class Stream:
         return times
 
     @property
-    def _timing(self) -> Any:
+    def _timing(self) -> Timing:
         return self._engine.bundle.timing
 
     @property
@@ -210,7 +209,8 @@ class Stream:
         return self._engine.bundle.sample_rate
 
     def _to_model(self, samples: int) -> int:
-        return round(samples * self._model_rate / (self._rate or self._model_rate))
+        rate = self._resampler.rate if self._resampler else self._model_rate
+        return round(samples * self._model_rate / rate)
 
     def _seconds(self, sample: int, state: StreamState | None = None) -> float:
         jumps = (state or self._state).jumps
@@ -223,12 +223,12 @@ class Stream:
     def _resampler_for(self, rate: int | None) -> Resampler:
         if rate is not None:
             rate = check_rate(rate, "samples")
-        if self._rate is None or self._resampler is None:
-            self._rate = self._model_rate if rate is None else rate
-            self._resampler = Resampler(self._rate, self._model_rate)
-        elif rate is not None and rate != self._rate:
-            raise AudioError(f"got audio of {rate} Hz in a stream of {self._rate} Hz; make a stream for each rate")
-        return self._resampler
+        resampler = self._resampler
+        if resampler is None:
+            resampler = self._resampler = Resampler(rate or self._model_rate, self._model_rate)
+        elif rate is not None and rate != resampler.rate:
+            raise AudioError(f"got audio of {rate} Hz in a stream of {resampler.rate} Hz; make a stream for each rate")
+        return resampler
 
     def snapshot(self) -> bytes:
         """Everything the stream knows, to continue it elsewhere with recognizer.stream(snapshot)."""
@@ -237,7 +237,6 @@ class Stream:
         plain = {
             "model": self._engine.bundle.checksum,
             "endpoint": [[rule.trailing_s, rule.utterance_s] for rule in self.endpoint],
-            "rate": self._rate,
             "received": self._received,
             "decoder": self._decoder.pack(state.decoder),
             "blocks": state.blocks,
@@ -260,7 +259,7 @@ class Stream:
             if plain["model"] != self._engine.bundle.checksum:
                 raise StreamError("the snapshot was taken with another model; load that one to continue it")
             self.endpoint = tuple(EndpointRule(*rule) for rule in plain["endpoint"])
-            self._rate, self._received = plain["rate"], plain["received"]
+            self._received = plain["received"]
             saved = {name.removeprefix("resampler."): v for name, v in arrays.items() if name.startswith("resampler.")}
             self._resampler = Resampler.restore(saved) if saved else None
             self._state = StreamState(

@@ -7,14 +7,13 @@ fits word times and confidence on dev.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from export.onnx import make_bundle
 from recipes.mini.card import write_card
 from recipes.mini.data import corpus, speech_sources
+from recipes.mini.tune import tune
 from recipes.program import run
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
@@ -59,8 +58,7 @@ def main() -> None:
     model = choose_average(checkpoints, corpus(arguments.shared, arguments.cache))
     bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
     print(f"{arguments.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
-    tune = [sys.executable, "-m", "recipes.mini.tune", str(arguments.out), "--shared", str(arguments.shared)]
-    subprocess.run(tune, check=True)
+    tune(arguments.out, arguments.shared)
     write_card(arguments.out)
 
 

@@ -19,7 +19,7 @@ from recipes.mini.align import read_alignments
 from recipes.mini.card import write_card
 from recipes.mini.data import LETTERS, noise_files
 from recipes.mini.listen import Heard, hear_all, match, read_16k
-from recipes.mini.tune import halves
+from recipes.mini.tune import ALIGNMENTS, halves
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, read_bundle, write_bundle
@@ -109,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--alignments", type=Path, default=Path("work/align-dev.jsonl"), help="of recipes.mini.align")
+    parser.add_argument("--alignments", type=Path, default=ALIGNMENTS, help="of recipes.mini.align")
     parser.add_argument("--splits", nargs="+", default=["dev", "test"], help="dev alone while choosing")
     parser.add_argument("--write", action="store_true", help="into RESULTS.md, the model card and the bundle")
     arguments = parser.parse_args()

@@ -21,9 +21,11 @@ from recipes.mini.align import read_alignments
 from recipes.mini.data import LETTERS, noise_files
 from recipes.mini.listen import Heard, hear, hear_all, read_16k
 from recipes.program import run
-from streamasr.bundle import Bundle, ConfidenceModel, Timing, read_bundle, write_bundle
+from streamasr.bundle import Bundle, ConfidenceModel, Timing, write_bundle
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance, read_manifest
+
+ALIGNMENTS = Path("work/align-dev.jsonl")  # written by recipes.mini.align
 
 
 def halves(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
@@ -88,21 +90,26 @@ def fit_min_confidence(recognizer: Recognizer, bundle: Bundle, heard: Sequence[H
     return round(min(wanted, float(np.quantile(right, 0.002))), 3)
 
 
+def tune(folder: Path, shared: Path, alignments: Path = ALIGNMENTS) -> None:
+    """Fit on one half of dev's speakers, and write what was found into the bundle in `folder`."""
+    recognizer = load(folder)
+    fit, _ = halves(read_manifest(shared / "speech" / "dev.jsonl", LETTERS))
+    heard = list(tqdm(hear_all(recognizer, fit), total=len(fit)))
+    timing = fit_timing(spike_errors(recognizer, heard, dict(read_alignments(alignments))))
+    confidence = fit_confidence(heard)
+    bundle = replace(recognizer.bundle, timing=timing, confidence=confidence)
+    bundle = replace(bundle, min_confidence=fit_min_confidence(recognizer, bundle, heard, shared))
+    write_bundle(bundle)
+    print(f"{timing}\n{confidence}\nmin_confidence={bundle.min_confidence}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--alignments", type=Path, default=Path("work/align-dev.jsonl"), help="of recipes.mini.align")
+    parser.add_argument("--alignments", type=Path, default=ALIGNMENTS, help="of recipes.mini.align")
     arguments = parser.parse_args()
-    recognizer = load(arguments.bundle)
-    fit, _ = halves(read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS))
-    heard = list(tqdm(hear_all(recognizer, fit), total=len(fit)))
-    timing = fit_timing(spike_errors(recognizer, heard, dict(read_alignments(arguments.alignments))))
-    confidence = fit_confidence(heard)
-    bundle = replace(read_bundle(arguments.bundle), timing=timing, confidence=confidence)
-    bundle = replace(bundle, min_confidence=fit_min_confidence(recognizer, bundle, heard, arguments.shared))
-    write_bundle(bundle)
-    print(f"{timing}\n{confidence}\nmin_confidence={bundle.min_confidence}")
+    tune(arguments.bundle, arguments.shared, arguments.alignments)
 
 
 if __name__ == "__main__":

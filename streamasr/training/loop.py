@@ -160,7 +160,6 @@ class Trainer:
             )
             print(f"epoch {self.epoch}: " + ", ".join(f"{name} {100 * rate:.1f} %" for name, rate in rates.items()))
             plot_curve(self.folder)
-        if self.rank == 0:
             (self.folder / f"epoch-{self.epoch - self.config.kept_checkpoints}.pt").unlink(missing_ok=True)
 
     def _evaluate(self) -> dict[str, float]:
