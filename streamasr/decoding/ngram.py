@@ -1,0 +1,244 @@
+"""An n-gram language model in one compact file: memory-mapped, scored for many hypotheses at once.
+
+The n-grams form a tree: the children of a context are the words known to follow it, sorted. An
+n-gram that is itself a context (something follows it, or it has a back-off weight) has a number;
+contexts count from 1, level by level, in the order of their n-grams, and 0 stands for none. A state
+holds the numbers of the contexts that the last 1, 2, ... words make. So all orders are looked up in
+one bisection, and states are equal where their futures are.
+
+File: MAGIC, the header as JSON, spaces up to HEADER bytes; then the arrays of `Header.layout`.
+Probabilities and back-offs are numbers in a codebook of 256, one for each order, or plain float32.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamasr.errors import BundleError
+from streamasr.strict import StrictError, parse
+
+MAGIC = b"streamasr n-gram\n"
+FORMAT = 1
+HEADER = 1024  # bytes, so that a model's size is known before it is written
+ALIGN = 8
+MAX_ORDER = 4
+MAX_WORDS = 65_534  # ids are two bytes, and </s> and <s> need one each
+MAX_CONTEXTS = (1 << 23) - 1
+SHIFTS = (0, 17, 40)  # of the contexts of 1, 2 and 3 words in a state
+MASKS = ((1 << 17) - 1, MAX_CONTEXTS, MAX_CONTEXTS)
+CODES = 256
+NOWHERE = np.uint32(0xFFFFFFFF)
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the arrays of the file are."""
+
+    format: int
+    order: int
+    words: int  # <unk> among them, </s> and <s> not
+    ngrams: tuple[int, ...]  # of orders 2, 3, ...
+    contexts: int
+    text_bytes: int
+    quantised: bool
+    note: str = ""  # where the model came from
+    crc32: int = 0  # of everything behind the header
+
+    def layout(self) -> dict[str, tuple[str, int]]:
+        """Name -> dtype and length of each array, in the file's order."""
+        weight, codes = ("<u1", CODES) if self.quantised else ("<f4", 0)
+        return {
+            "text": ("<u1", self.text_bytes),  # words but <unk>, sorted, one a line
+            "unigram": (weight, self.words + 1),  # probabilities of the words and of </s>
+            "inner": ("<u4", self.contexts),  # the n-gram that each context is, sorted; unigrams count first
+            "first": ("<u4", self.contexts + 2),  # children of context c: first[c] to first[c + 1]
+            "backoff": (weight, self.contexts + 1),
+            "child": ("<u2", sum(self.ngrams)),  # the last word of n-grams of orders 2, 3, ...
+            "prob": (weight, sum(self.ngrams)),
+            "probs": ("<f4", codes * self.order),  # codebooks
+            "backoffs": ("<f4", codes * (self.order - 1)),  # number 0 is log 1
+        }
+
+    def offsets(self) -> dict[str, int]:
+        """Where each array begins in the file; the last entry, "", is its size. All in bytes."""
+        place, offsets = HEADER, {}
+        for name, (dtype, length) in self.layout().items():
+            offsets[name] = place
+            place += -(-np.dtype(dtype).itemsize * length // ALIGN) * ALIGN
+        return {**offsets, "": place}
+
+
+@dataclass(frozen=True, eq=False)
+class Ngram:
+    """A model, open for reading. Logarithms are natural, ids index `words`, 0 is `<unk>`."""
+
+    header: Header
+    words: tuple[str, ...]
+    unigram: Floats  # (words,) log-probability of each word without context
+    arrays: Arrays
+    start: int  # the state after <s>
+    empty: int = 0  # the state without context
+    unknown: int = 0
+
+    @classmethod
+    def open(cls, path: Path) -> Ngram:
+        """Map a file into memory; BundleError says what is wrong with it."""
+        header = _read_header(path)
+        data = np.memmap(path, dtype=np.uint8, mode="r")
+        offsets = header.offsets()
+        if len(data) != offsets[""]:
+            raise BundleError(f"{path}: {len(data)} bytes, expected {offsets['']}; copy the file again")
+        if (found := zlib.crc32(data[HEADER:].data)) != header.crc32:
+            raise BundleError(f"{path}: checksum {found:08x}, expected {header.crc32:08x}; copy the file again")
+        arrays = {
+            name: np.ndarray(length, dtype, data, offsets[name]) for name, (dtype, length) in header.layout().items()
+        }
+        try:
+            words = ("<unk>", *arrays["text"].tobytes().decode("utf-8").split("\n")[: header.words - 1])
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{path}: its words are not UTF-8; write it again") from error
+        if len(words) != header.words:
+            raise BundleError(f"{path}: {len(words)} words, expected {header.words}; write it again")
+        unigram = arrays["probs"].take(arrays["unigram"]) if header.quantised else arrays["unigram"].astype(np.float32)
+        arrays["unigram"] = unigram
+        start = int(_contexts(arrays["inner"], np.array([header.words + 1], dtype=np.uint32))[0])
+        return cls(header, words, unigram[: header.words], arrays, start if header.order > 1 else 0)
+
+    @property
+    def order(self) -> int:
+        """Words of the longest n-gram."""
+        return self.header.order
+
+    def number(self, word: str) -> int:
+        """The id of a word, 0 where it is not in the vocabulary."""
+        place = bisect_left(self.words, word, lo=1)
+        return place if place < len(self.words) and self.words[place] == word else self.unknown
+
+    def score(self, states: Ints, words: NDArray[np.int32]) -> tuple[Floats, Ints]:
+        """(Q,) states, (Q,) ids of words that follow them -> (Q,) log-probabilities, (Q,) next states."""
+        arrays, levels = self.arrays, self.order - 1
+        score = arrays["unigram"].take(words)
+        if levels == 0 or len(states) == 0:
+            return score, np.zeros_like(states)
+        context = np.stack([(states >> SHIFTS[k]) & MASKS[k] for k in range(levels)])  # (levels, Q)
+        place, found = _find(arrays["child"], arrays["first"], context, words)
+        prob = self._weights("prob", "probs", place, 1)
+        backoff = self._weights("backoff", "backoffs", context, 0)
+        for k in range(levels):
+            score = np.where(found[k], prob[k], score + backoff[k])
+        node = np.empty((levels, len(states)), dtype=np.uint32)  # of the n-grams that end in these words
+        node[0] = words
+        for k in range(levels - 1):
+            node[k + 1] = np.where(found[k], place[k] + (self.header.words + 2), NOWHERE)
+        following = _contexts(arrays["inner"], node)
+        state = following[0]
+        for k in range(1, levels):
+            state = state | (following[k] << SHIFTS[k])
+        return score, state
+
+    def end(self, states: Ints) -> Floats:
+        """(Q,) states -> (Q,) log-probability that the sentence ends there."""
+        return self.score(states, np.full(len(states), self.header.words, dtype=np.int32))[0]
+
+    def _weights(self, name: str, codebooks: str, place: Ints, order: int) -> Floats:
+        """(levels, Q) places in an array -> float32; `order`: the codebook of the first level."""
+        if not len(self.arrays[name]):
+            return np.zeros(place.shape, dtype=np.float32)
+        values = self.arrays[name].take(place, mode="clip")
+        if not self.header.quantised:
+            return np.asarray(values, dtype=np.float32)
+        book = CODES * np.arange(order, order + len(place))[:, None]
+        return np.asarray(self.arrays[codebooks].take(values + book), dtype=np.float32)
+
+
+def _find(
+    child: NDArray[np.uint16], first: NDArray[np.uint32], context: Ints, words: NDArray[np.int32]
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """(levels, Q) contexts, (Q,) words -> (levels, Q) places among the children, and whether the word is there.
+
+    All bisections go in step: each looks so far ahead that the longest of them ends in time.
+    """
+    place = first.take(context).astype(np.int64)
+    last = first.take(context + 1).astype(np.int64) - 1
+    known = last >= place
+    if not known.any():
+        return place, known
+    word = words.astype(np.uint16)
+    np.maximum(last, 0, out=last)
+    np.minimum(place, last, out=place)
+    ahead = 1 << int((last - place).max()).bit_length() >> 1
+    while ahead:
+        probe = np.minimum(place + ahead, last)
+        np.copyto(place, probe, where=child.take(probe) <= word)
+        ahead >>= 1
+    return place, known & (child.take(place) == word)
+
+
+def _contexts(inner: NDArray[np.uint32], node: NDArray[np.uint32]) -> Ints:
+    """n-grams -> the numbers of the contexts that they are, 0 where they are none."""
+    if len(inner) == 0:
+        return np.zeros(node.shape, dtype=np.int64)
+    place = inner.searchsorted(node)
+    return np.where(inner.take(place, mode="clip") == node, place + 1, 0)
+
+
+def _read_header(path: Path) -> Header:
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; expected a language model") from error
+    if not head.startswith(MAGIC):
+        raise BundleError(f"{path}: not a language model of streamasr; make one with streamasr lm")
+    if len(head) < HEADER:
+        raise BundleError(f"{path}: {len(head)} bytes, expected more than {HEADER}; copy the file again")
+    try:
+        values = json.loads(head[len(MAGIC) :])
+        if isinstance(values, dict) and values.get("format") != FORMAT:
+            raise BundleError(f"{path}: format {values.get('format')!r}, this version of streamasr reads {FORMAT}")
+        header = parse(Header, values, str(path))
+    except StrictError as error:
+        raise BundleError(str(error)) from error
+    except ValueError as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{path}: its header is damaged; copy the file again") from error
+    counts = (header.words, header.contexts + 1, header.text_bytes + 1, *(count + 1 for count in header.ngrams))
+    if not 1 <= header.order <= MAX_ORDER or len(header.ngrams) != header.order - 1 or min(counts) < 1:
+        raise BundleError(f"{path}: its header holds sizes that cannot be; copy the file again")
+    return header
+
+
+def write_arrays(path: Path, header: Header, arrays: Arrays) -> None:
+    """Write what `Ngram.open` reads, whole or not at all."""
+    body = bytearray(header.offsets()[""] - HEADER)
+    for name, offset in header.offsets().items():
+        if name:
+            dtype, length = header.layout()[name]
+            assert len(arrays[name]) == length, f"{name}: {len(arrays[name])} entries, the header says {length}"
+            packed = arrays[name].astype(dtype).tobytes()
+            body[offset - HEADER : offset - HEADER + len(packed)] = packed
+    head = MAGIC + json.dumps(asdict(replace(header, crc32=zlib.crc32(body)))).encode()
+    if len(head) > HEADER:
+        raise BundleError(f"{path}: the note of {len(header.note)} letters is too long; shorten it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(head.ljust(HEADER) + body)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
