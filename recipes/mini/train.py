@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from export.restore import restore
 from recipes.mini.data import HEADS, corpus
 from recipes.program import run
+from streamasr.bundle import read_bundle
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import Trainer, start_processes
 
@@ -23,11 +25,13 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=HERE / "config.toml")
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder for checkpoints and the log")
     parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
+    parser.add_argument("--init", type=Path, metavar="BUNDLE", help="a new run begins with this model's weights")
     arguments = parser.parse_args()
     start_processes()
     arguments.work.mkdir(parents=True, exist_ok=True)
     config = TrainConfig.read(arguments.config)
-    Trainer(config, HEADS, corpus(arguments.shared, arguments.cache), arguments.work).run()
+    start = restore(read_bundle(arguments.init)) if arguments.init else None
+    Trainer(config, HEADS, corpus(arguments.shared, arguments.cache), arguments.work, start).run()
 
 
 if __name__ == "__main__":

@@ -21,8 +21,6 @@ class GruFunction(torch.autograd.Function):
     """
 
     @staticmethod
-    # Under autocast too all is fp32: the loop's out= needs one type.
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any, x: Tensor, h0: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -59,7 +57,6 @@ class GruFunction(torch.autograd.Function):
         return h[1:], h[steps].clone()
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
         x, w_ih, w_hh, h, gates, new, recurrent_new = ctx.saved_tensors
         grad_out, grad_last = grads
@@ -113,7 +110,8 @@ class Gru(Stage):
         return [StateSpec("h", ("N", self.rnn.hidden_size))]
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        if torch.is_grad_enabled() and x.device.type == "cpu":
+        # Under autocast oneDNN's own kernel is the faster one, on CPUs with avx512_bf16 twice as fast.
+        if torch.is_grad_enabled() and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
             rnn = self.rnn
             weights = (rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, rnn.bias_hh_l0)
             y, h = GruFunction.apply(x.transpose(0, 1).contiguous(), state["h"], *weights)  # type: ignore[no-untyped-call]

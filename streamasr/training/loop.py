@@ -44,7 +44,14 @@ class Corpus:
 class Trainer:
     """One run in one folder: log.jsonl, curve.png, last.pt (where to go on), epoch-N.pt (the last few)."""
 
-    def __init__(self, config: TrainConfig, heads: dict[str, list[str]], corpus: Corpus, folder: Path) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        heads: dict[str, list[str]],
+        corpus: Corpus,
+        folder: Path,
+        start: AcousticModel | None = None,  # whose weights a new run begins with
+    ) -> None:
         self.config = config
         self.corpus = corpus
         self.folder = folder
@@ -64,6 +71,8 @@ class Trainer:
         self.epoch, self.batch, self.step, self.audio_s, self.spent_s = 0, 0, 0, 0.0, 0.0
         if (folder / "last.pt").exists():
             self._resume(load_checkpoint(folder / "last.pt"))
+        elif start is not None:
+            self._begin_with(start)
         else:
             self._measure_features()
         self._expect_the_same_place()
@@ -207,6 +216,12 @@ class Trainer:
         self.audio_s, self.spent_s = saved["audio_s"], saved["spent_s"]
         if saved["world"] != self.world:  # another number of processes: keep the place in the epoch
             self.batch = self.batch * saved["world"] // self.world
+
+    def _begin_with(self, start: AcousticModel) -> None:
+        ours, theirs = ({**model.config.to_dict(), "dropout": None} for model in (self.model, start))
+        if different := [key for key in ours if ours[key] != theirs[key]]:
+            raise StreamasrError(f"the model to start from has another {', '.join(different)} than the configuration")
+        self.model.load_state_dict(start.state_dict())
 
     def _expect_the_same_place(self) -> None:
         """Processes on several machines must all have found the same last.pt, or none."""
