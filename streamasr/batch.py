@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,14 @@ class Job:
     model: Path | None = None
     rate: int | None = None  # of raw samples on standard input
     endpoint: tuple[EndpointRule, ...] | None = None  # in place of the model's
+    greedy: bool = False  # without the model's words
+    lm: Path | None = None  # in place of the model's
+    grammar: Path | None = None  # in place of both
+    hotwords: dict[str, float] = field(default_factory=dict)
+
+    def load(self) -> Recognizer:
+        """The recogniser that these files want."""
+        return load(self.model, greedy=self.greedy, lm=self.lm, grammar=self.grammar)
 
     def target(self, name: str) -> Path | None:
         """The file that `name`'s transcript goes to; None is standard output."""
@@ -68,7 +76,9 @@ def run(names: Sequence[str], job: Job, jobs: int = 1) -> int:
         except OSError as error:
             raise OutputError(f"{job.output_dir}: cannot be made: {error.strerror}") from error
     good = True
-    recognizer = load(job.model)  # here too: a bad model is found before workers start, and one of them may die
+    recognizer = load(
+        job.model, greedy=job.greedy
+    )  # here too: a bad model is found before workers start, and one of them may die
     with _workers([name for name in names if name != STDIN], jobs, job) as waiting:
         bar = tqdm(total=len(names), unit="file", disable=not _show_bar(job) or len(names) < 2)
         for name in names:
@@ -110,7 +120,7 @@ def transcribe_one(recognizer: Recognizer, name: str, job: Job, write: Write, st
 def _pour(recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any) -> tuple[str, ...]:
     """All of a source's text; the problems that it had. AudioError where it gave no text at all."""
     writer = WRITERS[job.format](source.name)
-    stream = recognizer.stream(endpoint=job.endpoint)
+    stream = recognizer.stream(endpoint=job.endpoint, hotwords=job.hotwords)
     write(writer.begin())
     total = None if source.seconds is None else round(source.seconds, 1)
     long = total is None or total > 60.0
@@ -191,7 +201,7 @@ _worker: tuple[Recognizer, Job, Any] | None = None  # in a worker process: loade
 
 def _start_worker(job: Job, stop: Any) -> None:
     global _worker
-    _worker = load(job.model), job, stop
+    _worker = job.load(), job, stop
 
 
 def _work(name: str) -> Outcome:

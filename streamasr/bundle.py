@@ -16,7 +16,7 @@ from typing import Any
 from streamasr.errors import BundleError
 from streamasr.strict import StrictError, parse
 
-FORMAT = 1
+FORMAT = 2
 METADATA = "bundle.json"
 
 
@@ -80,19 +80,69 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What speaks for a word: log-probabilities of its tokens, how many there are, its probability as language."""
+
+    mean_log_prob: float
+    min_log_prob: float
+    tokens: int
+    lm_log_prob: float = 0.0  # 0: nobody asked a language model
+
+    @property
+    def features(self) -> tuple[float, ...]:
+        """What ConfidenceModel weighs, in its order."""
+        return 1.0, self.mean_log_prob, self.min_log_prob, float(min(self.tokens, 8)), self.lm_log_prob
+
+
+@dataclass(frozen=True)
 class ConfidenceModel:
-    """Logistic regression from a word's letters to the probability that it is right."""
+    """Logistic regression from the evidence for a word to the probability that it is right."""
 
     bias: float = 0.0
     mean_log_prob: float = 1.0
     min_log_prob: float = 0.0
-    letters: float = 0.0  # per letter, at most 8 counted
+    tokens: float = 0.0  # per token, at most 8 counted
+    lm_log_prob: float = 0.0
 
-    def __call__(self, log_probs: list[float]) -> float:
-        """The probability for a word whose letters had these log-probabilities."""
-        mean, low = sum(log_probs) / len(log_probs), min(log_probs)
-        logit = self.bias + self.mean_log_prob * mean + self.min_log_prob * low
-        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, logit + self.letters * min(len(log_probs), 8)))))
+    def __call__(self, evidence: Evidence) -> float:
+        """The probability that the word is right."""
+        weights = (self.bias, self.mean_log_prob, self.min_log_prob, self.tokens, self.lm_log_prob)
+        logit = sum(weight * feature for weight, feature in zip(weights, evidence.features, strict=True))
+        return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, logit))))
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was measured of one decoder over this network."""
+
+    timing: Timing = Timing()
+    confidence: ConfidenceModel = ConfidenceModel()
+    min_confidence: float = 0.0  # an utterance without any word of so much confidence is taken for noise
+
+
+@dataclass(frozen=True)
+class BeamConfig:
+    """How wide a beam search looks, and how its parts are weighed. Natural logarithms."""
+
+    hypotheses: int = 200
+    width: float = 14.0  # hypotheses so far below the best are dropped
+    token_width: float = 7.0  # so are tokens so far below the frame's best
+    blank_skip: float = 0.98  # frames of a blank so probable hold nothing else
+    pause: int = 20  # frames without a token that a word may hold
+    lm_weight: float = 0.9
+    word_bonus: float = 0.5
+
+
+@dataclass(frozen=True)
+class WordSearch:
+    """The words that a beam search chooses from: files in the bundle, and the head that they are spelled in."""
+
+    head: str
+    lm: str  # n-gram language model; its words are the vocabulary
+    lexicon: str  # spellings of these words
+    g2p: str  # makes spellings of other words
+    sha256: dict[str, str]  # of each of these files
+    beam: BeamConfig
 
 
 @dataclass(frozen=True)
@@ -124,9 +174,8 @@ class Bundle:
     heads: tuple[Head, ...]  # in the order of the graph's output
     graphs: dict[str, Graph]
     network: dict[str, Any]  # configuration from which torch builds the same network
-    timing: Timing
-    confidence: ConfidenceModel
-    min_confidence: float  # an utterance without any word of so much confidence is taken for noise
+    tuning: dict[str, Tuning]  # decoder, "greedy" or "beam" -> what was measured of it
+    search: WordSearch | None  # None: letters only, decoded greedily
     endpoint: tuple[EndpointRule, ...]
     sources: tuple[Source, ...]
     measured: dict[str, float]  # results of the script that measured this bundle
@@ -139,7 +188,8 @@ class Bundle:
     @property
     def checksum(self) -> str:
         """Names this bundle: changes when its graphs or tokens change."""
-        text = json.dumps([asdict(head) for head in self.heads] + [g.sha256 for g in self.graphs.values()])
+        sums = [graph.sha256 for graph in self.graphs.values()] + [asdict(self.search) if self.search else None]
+        text = json.dumps([asdict(head) for head in self.heads] + sums)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def head(self, name: str) -> tuple[slice, tuple[str, ...]]:
@@ -156,14 +206,18 @@ class Bundle:
         if name not in self.graphs:
             raise BundleError(f"{self.folder}: has no graph '{name}', only {', '.join(self.graphs)}")
         graph = self.graphs[name]
-        path = self.folder / graph.file
+        return graph, self.file(graph.file, graph.sha256)
+
+    def file(self, name: str, sha256: str) -> Path:
+        """A file of the bundle, verified."""
+        path = self.folder / name
         try:
             found = file_sha256(path)
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror}; copy the whole bundle folder") from error
-        if found != graph.sha256:
-            raise BundleError(f"{path}: checksum {found[:12]}, expected {graph.sha256[:12]}; copy the file again")
-        return graph, path
+        if found != sha256:
+            raise BundleError(f"{path}: checksum {found[:12]}, expected {sha256[:12]}; copy the file again")
+        return path
 
 
 def file_sha256(path: Path) -> str:
@@ -204,6 +258,13 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         "0 < features.hop < features.window <= features.n_fft": 0 < features.hop < features.window <= features.n_fft,
         "a head 'letters' with a space among its tokens": any(" " in tokens[1:] for tokens in letters),
     }
+    if search := bundle.search:
+        files = (search.lm, search.lexicon, search.g2p)
+        conditions["search.head among the heads"] = any(head.name == search.head for head in bundle.heads)
+        conditions["search.sha256 of search's files"] = set(search.sha256) == set(files)
+        conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in files)
+        conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
+    conditions["tuning of the decoder 'greedy'"] = "greedy" in bundle.tuning
     for name, graph in bundle.graphs.items():
         where = f"graphs.{name}: "
         conditions[where + "stride > 0, a multiple of features.hop"] = (

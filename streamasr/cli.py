@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from streamasr import batch
+from streamasr import batch, lm
 from streamasr.bundle import EndpointRule
 from streamasr.endpoint import LAST_RESORT
 from streamasr.errors import StreamasrError
 from streamasr.recognizer import load
+from streamasr.stream import check_hotwords
 from streamasr.version import __version__
 from streamasr.writers import WRITERS
 
@@ -74,10 +75,24 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--utterances", type=_positive, default=50, metavar="N", help="of the manifest (default 50)")
     bench.set_defaults(run=_bench)
 
+    lm.add_parser(commands)
     for command in (transcribe, live):
+        command.add_argument(
+            "--hotword",
+            type=_hotword,
+            action="append",
+            default=[],
+            metavar="WORDS[:BONUS]",
+            dest="hotwords",
+            help="words that are likely to be said, and how likely (default 5); may be given again",
+        )
         command.add_argument(
             "--pause", type=_seconds, metavar="S", help="an utterance ends after so many seconds without a letter"
         )
+    for command in (transcribe, live, inspect):
+        command.add_argument("--lm", type=Path, metavar="PATH", help="language model made by `streamasr lm`")
+        command.add_argument("--grammar", type=Path, metavar="FILE", help="all that may be said; the rest is <other>")
+        command.add_argument("--greedy", action="store_true", help="letter by letter, without words to choose from")
     for command in (transcribe, live, inspect, bench):
         command.add_argument("--model", type=Path, metavar="PATH", help="folder of a bundle (default: the bundled one)")
     return parser
@@ -87,6 +102,14 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number above 0")
     return int(text)
+
+
+def _hotword(text: str) -> tuple[str, float]:
+    words, colon, bonus = text.rpartition(":")
+    try:
+        return next(iter(check_hotwords({words: float(bonus)} if colon else {text: 5.0}).items()))
+    except (ValueError, StreamasrError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: expected WORDS or WORDS:BONUS, as in 'new york:3'") from error
 
 
 def _seconds(text: str) -> float:
@@ -104,7 +127,17 @@ def _endpoint(options: argparse.Namespace) -> tuple[EndpointRule, ...] | None:
 
 
 def _transcribe(options: argparse.Namespace) -> int:
-    job = batch.Job(options.format, options.output_dir, options.model, options.rate, _endpoint(options))
+    job = batch.Job(
+        format=options.format,
+        output_dir=options.output_dir,
+        model=options.model,
+        rate=options.rate,
+        endpoint=_endpoint(options),
+        greedy=options.greedy,
+        lm=options.lm,
+        grammar=options.grammar,
+        hotwords=dict(options.hotwords),
+    )
     names: list[str] = options.audio
     if options.rate and batch.STDIN not in names:
         return _usage("--rate speaks of raw samples on standard input; give - among the files, or leave --rate out")
@@ -125,8 +158,9 @@ def _live(options: argparse.Namespace) -> int:
     from streamasr import terminal
     from streamasr.sources import open_microphone
 
-    recognizer = load(options.model)
-    return terminal.run(recognizer, open_microphone(options.device), _endpoint(options))
+    recognizer = load(options.model, greedy=options.greedy, lm=options.lm, grammar=options.grammar)
+    microphone = open_microphone(options.device)
+    return terminal.run(recognizer, microphone, _endpoint(options), dict(options.hotwords))
 
 
 def _devices(options: argparse.Namespace) -> int:
@@ -140,7 +174,8 @@ def _devices(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from streamasr.inspect import draw
 
-    draw(load(options.model), options.audio, options.output)
+    recognizer = load(options.model, greedy=options.greedy, lm=options.lm, grammar=options.grammar)
+    draw(recognizer, options.audio, options.output)
     return 0
 
 

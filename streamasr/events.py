@@ -22,6 +22,7 @@ class Partial:
     text: str
     start_s: float
     end_s: float
+    stable: str = ""  # a beginning of `text`, whole words, that will not be taken back
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Final:
     words: tuple[Word, ...]
     start_s: float
     end_s: float
+    alternatives: tuple[tuple[str, float], ...] = ()  # texts and log-probabilities, `text` first, where asked for
 
 
 @dataclass(frozen=True)

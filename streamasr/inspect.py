@@ -31,7 +31,7 @@ def draw(recognizer: Recognizer, audio: str | Path, output: Path) -> None:
 
     samples = _read(audio, recognizer.bundle.sample_rate)
     seconds = len(samples) / recognizer.bundle.sample_rate
-    _, tokens = recognizer.bundle.head("letters")
+    tokens = recognizer.tokens
     probabilities = np.exp(recognizer.acoustic.whole(samples)[:, recognizer.head])
     finals = recognizer.transcribe(samples).finals
     figure, axes = plt.subplots(

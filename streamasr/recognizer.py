@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, EndpointRule, read_bundle
+from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.grammar import Grammar
 from streamasr.decoding.greedy import Greedy
-from streamasr.errors import AudioError
+from streamasr.decoding.hypothesis import Decoder
+from streamasr.decoding.rejection import GrammarSearch
+from streamasr.errors import AudioError, BundleError
 from streamasr.events import Final, Transcript
 from streamasr.sources import AudioSource, open_file
 from streamasr.stream import Engine, Stream
+from streamasr.words import open_words
 
 BUNDLED = Path(__file__).parent / "models" / "en-mini"
 
@@ -22,20 +27,50 @@ BUNDLED = Path(__file__).parent / "models" / "en-mini"
 class Recognizer:
     """Makes streams. Safe to share between threads: nothing in it changes."""
 
-    def __init__(self, bundle: Bundle, graph: str = "fp32") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        graph: str = "fp32",
+        *,
+        greedy: bool = False,
+        lm: Path | None = None,
+        grammar: Path | None = None,
+    ) -> None:
+        """As for `load`."""
+        if sum((greedy, lm is not None, grammar is not None)) > 1:
+            raise BundleError(
+                "expected one of greedy, a language model and a grammar, got several; leave the others out"
+            )
         self.bundle = bundle
         self.acoustic = Acoustic(bundle, graph)
-        self.head, tokens = bundle.head("letters")
-        self.decoder = Greedy(tokens)
-        self._engine = Engine(bundle, self.acoustic, self.decoder, self.head)
+        head = bundle.search.head if bundle.search and not greedy else "letters"
+        self.head, self.tokens = bundle.head(head)
+        self.tuning = bundle.tuning["beam" if bundle.search and not greedy else "greedy"]
+        self.decoder: Decoder
+        if grammar is not None:
+            self.decoder = GrammarSearch(open_words(bundle), Grammar.open(grammar))
+        elif bundle.search and not greedy:
+            self.decoder = BeamSearch(open_words(bundle, lm))
+        else:
+            self.decoder = Greedy(self.tokens)
+        self._engine = Engine(bundle, self.acoustic, self.decoder, self.head, self.tuning)
 
-    def stream(self, snapshot: bytes | None = None, endpoint: Sequence[EndpointRule] | None = None) -> Stream:
+    def stream(
+        self,
+        snapshot: bytes | None = None,
+        endpoint: Sequence[EndpointRule] | None = None,
+        n_best: int = 0,
+        hotwords: Mapping[str, float] | None = None,
+    ) -> Stream:
         """A new conversation, or with `snapshot` (from Stream.snapshot) the continuation of one.
 
         endpoint: rules for the end of an utterance, in place of the bundle's, or of the snapshot's. Without a
         rule that holds at last, an utterance, and the memory it takes, grows for ever.
+        n_best: so many texts, with their scores, come with each Final as `alternatives`.
+        hotwords: words or phrases that are likely to be said, with what is added to their log-probability (5 is
+        much); `stream.hotwords` changes them while the stream runs.
         """
-        return Stream(self._engine, snapshot, endpoint)
+        return Stream(self._engine, snapshot, endpoint, n_best, hotwords)
 
     def transcribe(self, audio: str | Path | ArrayLike, rate: int | None = None) -> Transcript:
         """A file, or samples as in Stream.accept with their rate in Hz, from beginning to end."""
@@ -59,6 +94,19 @@ class Recognizer:
         return Transcript(tuple(finals), tuple(warnings))
 
 
-def load(path: str | Path | None = None, graph: str = "fp32") -> Recognizer:
-    """The bundled model, or the bundle in the folder `path`."""
-    return Recognizer(read_bundle(BUNDLED if path is None else Path(path)), graph)
+def load(
+    path: str | Path | None = None,
+    graph: str = "fp32",
+    *,
+    greedy: bool = False,
+    lm: str | Path | None = None,
+    grammar: str | Path | None = None,
+) -> Recognizer:
+    """The bundled model, or the bundle in the folder `path`.
+
+    lm: a language model made by `streamasr lm`, in place of the bundle's. grammar: a file of all the phrases that
+    may be said; other speech comes out as `<other>`. greedy: letter by letter, without words.
+    """
+    bundle = read_bundle(BUNDLED if path is None else Path(path))
+    files = {name: None if file is None else Path(file) for name, file in {"lm": lm, "grammar": grammar}.items()}
+    return Recognizer(bundle, graph, greedy=greedy, **files)

@@ -6,7 +6,7 @@ import io
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamasr.acoustic import Acoustic, State
-from streamasr.bundle import Bundle, EndpointRule, Timing
-from streamasr.decoding.hypothesis import Decoder, Hypothesis, HypothesisWord
+from streamasr.bundle import Bundle, EndpointRule, Tuning
+from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.hypothesis import Decoder, HypothesisWord
 from streamasr.endpoint import is_endpoint
 from streamasr.errors import AudioError, StreamError
 from streamasr.events import Event, Final, Gap, Partial, Word
@@ -41,6 +42,7 @@ class Engine:
     acoustic: Acoustic
     decoder: Decoder
     head: slice  # the decoder's tokens in the graph's output
+    tuning: Tuning  # of that decoder
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class StreamState:
     decoder: Any
     pending: Floats  # samples that do not fill a block yet
     blocks: int = 0
-    shown: str = ""  # text of the last Partial
+    shown: tuple[str, str] = ("", "")  # text and stable text of the last Partial
     said_until: int = 0  # end of the last Final, in samples
     jumps: tuple[tuple[int, int], ...] = ()  # (from this sample on, the clock is so many samples ahead)
 
@@ -62,19 +64,51 @@ class Stream:
     The events do not depend on how the audio was cut into pieces.
     """
 
-    def __init__(self, engine: Engine, snapshot: bytes | None, endpoint: Sequence[EndpointRule] | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        snapshot: bytes | None,
+        endpoint: Sequence[EndpointRule] | None,
+        n_best: int,
+        hotwords: Mapping[str, float] | None,
+    ) -> None:
         self.endpoint = engine.bundle.endpoint  # may be changed while the stream runs
+        self._n_best = n_best
         self._engine = engine
         self._acoustic = engine.acoustic
-        self._decoder = engine.decoder
+        self._decoder: Decoder = engine.decoder
         self._finished = False
         self._resampler: Resampler | None = None  # knows the rate of what comes in; made by the first accept
         self._received = 0  # samples at that rate, gaps included
         self._state = StreamState(self._acoustic.zero_state(), self._decoder.start(), np.zeros(0, dtype=np.float32))
+        self._hotwords: dict[str, float] = {}
         if snapshot is not None:
             self._restore(snapshot)
+        if hotwords is not None:
+            self.hotwords = hotwords
         if endpoint is not None:
             self.endpoint = tuple(endpoint)
+
+    @property
+    def hotwords(self) -> Mapping[str, float]:
+        """Words or phrases that are likely to be said, and what is added to their log-probability."""
+        return dict(self._hotwords)
+
+    @hotwords.setter
+    def hotwords(self, bonuses: Mapping[str, float]) -> None:
+        bonuses = check_hotwords(bonuses)
+        if bonuses == self._hotwords:
+            return
+        self._decoder = self._with_hotwords(bonuses)
+        self._state = replace(self._state, decoder=self._decoder.adopt(self._state.decoder))
+        self._hotwords = bonuses
+
+    def _with_hotwords(self, bonuses: dict[str, float]) -> BeamSearch:
+        if not isinstance(self._engine.decoder, BeamSearch):
+            raise StreamError(
+                "hotwords need words to choose from: load the model without greedy=True and without a grammar"
+            )
+        return self._engine.decoder.with_phrases(bonuses)
 
     def accept(self, samples: ArrayLike, rate: int | None = None) -> list[Event]:
         """Audio -> what it made certain or likely.
@@ -110,8 +144,7 @@ class Stream:
     def _jumps_that_matter(self, here: int) -> tuple[tuple[int, int], ...]:
         """Those of the past in one, so that a microphone that stutters for days costs no memory."""
         state = self._state
-        words = self._decoder.hypothesis(state.decoder).words
-        past = state.said_until if words else here
+        past = state.said_until if self._decoder.spoken(state.decoder) else here
         recent = tuple(jump for jump in state.jumps if jump[0] > past)
         return ((0, sum(ahead for start, ahead in state.jumps if start <= past)), *recent)
 
@@ -124,9 +157,7 @@ class Stream:
         total = state.blocks * graph.block + len(state.pending)
         frames = -(-total // graph.stride)  # those that begin before the end
         events += self._run(np.zeros(graph.flush, dtype=np.float32), stop=frames)
-        hypothesis = self._decoder.hypothesis(self._state.decoder)
-        if hypothesis.words:
-            self._state = self._end_utterance(hypothesis, total, self._state, events)
+        self._state = self._end_utterance(total, self._state, events)
         return events
 
     def _run(self, samples: Floats, stop: int | None = None) -> list[Event]:
@@ -152,42 +183,57 @@ class Stream:
     def _frame(self, log_probs: Floats, frame: int, state: StreamState, events: list[Event]) -> StreamState:
         graph = self._acoustic.graph
         state = replace(state, decoder=self._decoder.step(log_probs, state.decoder))
-        hypothesis = self._decoder.hypothesis(state.decoder)
-        if not is_endpoint(hypothesis, frame, graph.stride / self._model_rate, self.endpoint):
+        spoken = self._decoder.spoken(state.decoder)
+        if not is_endpoint(spoken, frame, graph.stride / self._model_rate, self.endpoint):
             return state
-        return self._end_utterance(hypothesis, (frame + 1) * graph.stride, state, events)
+        return self._end_utterance((frame + 1) * graph.stride, state, events)
 
     def _partial(self, state: StreamState, frames: int, events: list[Event]) -> StreamState:
+        if self._decoder.spoken(state.decoder) is None:
+            return state
         hypothesis = self._decoder.hypothesis(state.decoder)
-        if hypothesis.text == state.shown or not hypothesis.words:
+        if not hypothesis.words:
+            return state  # another first word is under way; what is shown may yet be right
+        stable = hypothesis.words[: hypothesis.stable]
+        tuning = self._engine.tuning
+        if not any(tuning.confidence(word.evidence) >= tuning.min_confidence for word in stable):
+            stable = ()  # it may be noise, which is taken back
+        shown = hypothesis.text, " ".join(word.text for word in stable)
+        if shown == state.shown:
             return state
         stride = self._acoustic.graph.stride
-        start = max(state.said_until, hypothesis.words[0].first_frame * stride + self._timing.start)
-        events.append(Partial(hypothesis.text, self._seconds(start, state), self._seconds(frames * stride, state)))
-        return replace(state, shown=hypothesis.text)
+        start = max(state.said_until, hypothesis.words[0].first_frame * stride + tuning.timing.start)
+        events.append(Partial(shown[0], self._seconds(start, state), self._seconds(frames * stride, state), shown[1]))
+        return replace(state, shown=shown)
 
-    def _end_utterance(self, hypothesis: Hypothesis, end: int, state: StreamState, events: list[Event]) -> StreamState:
+    def _end_utterance(self, end: int, state: StreamState, events: list[Event]) -> StreamState:
         """The hypothesis becomes a Final, its words in [said_until, end]; or nothing, if it was noise."""
-        bundle = self._engine.bundle
-        following = replace(state, decoder=self._decoder.next_utterance(state.decoder), shown="")
-        confidences = [bundle.confidence(list(word.log_probs)) for word in hypothesis.words]
+        tuning = self._engine.tuning
+        hypothesis = self._decoder.final(state.decoder)
+        following = replace(state, decoder=self._decoder.next_utterance(state.decoder), shown=("", ""))
+        if not hypothesis.words:
+            if state.shown[0]:
+                events.append(Partial("", self._seconds(end, state), self._seconds(end, state)))
+            return following
+        confidences = [tuning.confidence(word.evidence) for word in hypothesis.words]
         times = self._word_times(hypothesis.words, state.said_until, end)
         # A word that a jump of the clock lies in does not last as long as the jump.
         spans = [(s := self._seconds(start, state), s + (stop - start) / self._model_rate) for start, stop in times]
-        if max(confidences) < bundle.min_confidence:
-            if state.shown:  # take it back
+        if max(confidences) < tuning.min_confidence:
+            if state.shown[0]:  # take it back
                 events.append(Partial("", spans[0][0], spans[-1][1]))
             return following
         words = tuple(
             Word(word.text, start_s, end_s, confidence)
             for word, (start_s, end_s), confidence in zip(hypothesis.words, spans, confidences, strict=True)
         )
-        events.append(Final(hypothesis.text, words, words[0].start_s, words[-1].end_s))
+        others = tuple(self._decoder.n_best(state.decoder, self._n_best)) if self._n_best else ()
+        events.append(Final(hypothesis.text, words, words[0].start_s, words[-1].end_s, others))
         return replace(following, said_until=times[-1][1])
 
     def _word_times(self, words: Sequence[HypothesisWord], low: int, high: int) -> list[tuple[int, int]]:
         """Start and end of each word in samples: spikes moved by the model's measured delay, in order, apart."""
-        stride, timing = self._acoustic.graph.stride, self._timing
+        stride, timing = self._acoustic.graph.stride, self._engine.tuning.timing
         starts = [word.first_frame * stride + timing.start for word in words]
         ends = [(word.last_frame + 1) * stride + timing.end for word in words]
         for i in range(len(words) - 1):
@@ -199,10 +245,6 @@ class Stream:
             low = min(max(end, start), high)
             times.append((start, low))
         return times
-
-    @property
-    def _timing(self) -> Timing:
-        return self._engine.bundle.timing
 
     @property
     def _model_rate(self) -> int:
@@ -235,9 +277,11 @@ class Stream:
         self._must_be_open()
         state = self._state
         plain = {
+            "kind": type(self._decoder).__name__,
             "model": self._engine.bundle.checksum,
             "endpoint": [[rule.trailing_s, rule.utterance_s] for rule in self.endpoint],
             "received": self._received,
+            "hotwords": self._hotwords,
             "decoder": self._decoder.pack(state.decoder),
             "blocks": state.blocks,
             "shown": state.shown,
@@ -256,10 +300,12 @@ class Stream:
             with np.load(io.BytesIO(snapshot), allow_pickle=False) as file:
                 arrays = dict(file)
             plain = json.loads(arrays.pop("plain").tobytes())
-            if plain["model"] != self._engine.bundle.checksum:
-                raise StreamError("the snapshot was taken with another model; load that one to continue it")
+            if (plain["model"], plain["kind"]) != (self._engine.bundle.checksum, type(self._decoder).__name__):
+                raise StreamError("the snapshot was taken with another model or decoder; load that one to continue it")
             self.endpoint = tuple(EndpointRule(*rule) for rule in plain["endpoint"])
             self._received = plain["received"]
+            if plain["hotwords"]:
+                self._decoder, self._hotwords = self._with_hotwords(plain["hotwords"]), plain["hotwords"]
             saved = {name.removeprefix("resampler."): v for name, v in arrays.items() if name.startswith("resampler.")}
             self._resampler = Resampler.restore(saved) if saved else None
             self._state = StreamState(
@@ -269,12 +315,22 @@ class Stream:
                 decoder=self._decoder.unpack(plain["decoder"]),
                 pending=arrays["pending"],
                 blocks=plain["blocks"],
-                shown=plain["shown"],
+                shown=(plain["shown"][0], plain["shown"][1]),
                 said_until=plain["said_until"],
                 jumps=tuple((start, ahead) for start, ahead in plain["jumps"]),
             )
         except _BROKEN as error:
             raise StreamError(f"this is not a snapshot of a stream ({type(error).__name__}: {error})") from error
+
+
+def check_hotwords(bonuses: Mapping[str, float]) -> dict[str, float]:
+    """Words in them, numbers that are finite."""
+    for text, bonus in bonuses.items():
+        if not isinstance(text, str) or not text.split() or not isinstance(bonus, int | float | np.number):
+            raise StreamError(f"hotword {text!r}: {bonus!r}: expected a word or phrase and a number")
+        if not -50.0 <= bonus <= 50.0:
+            raise StreamError(f"hotword {text!r}: {bonus}: expected -50 to 50 (5 is much)")
+    return {" ".join(text.split()): float(bonus) for text, bonus in bonuses.items()}
 
 
 def _like(zero: Floats, saved: Floats) -> Floats:

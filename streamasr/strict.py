@@ -34,6 +34,8 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         _expect(isinstance(value, dict), value, where, "an object")
         return {name: _parse(arguments[1], v, f"{where}.{name}") for name, v in value.items()}
     if origin in (typing.Union, types.UnionType):
+        if value is not None and type(None) in arguments:  # X | None
+            return _parse(next(a for a in arguments if a is not type(None)), value, where)
         _expect(isinstance(value, arguments), value, where, " or ".join(a.__name__ for a in arguments))
         return value
     if kind is Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -74,13 +74,18 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run(recognizer: Recognizer, microphone: Microphone, endpoint: Sequence[EndpointRule] | None = None) -> int:
+def run(
+    recognizer: Recognizer,
+    microphone: Microphone,
+    endpoint: Sequence[EndpointRule] | None = None,
+    hotwords: Mapping[str, float] | None = None,
+) -> int:
     """Listen until asked to stop or until the microphone is gone; the last words are always printed.
 
     endpoint: rules in place of the model's.
     """
     screen = Screen(sys.stdout, sys.stderr)
-    stream = recognizer.stream(endpoint=endpoint)
+    stream = recognizer.stream(endpoint=endpoint, hotwords=hotwords)
     try:
         with microphone, stop_signals(microphone.stop):
             try:

@@ -84,7 +84,7 @@ def test_synthetic_audio(capsys: pytest.CaptureFixture[str]) -> None:
     assert "synthetic" in page
     assert "word error rate (%)" not in rows
     assert rows["algorithmic latency (ms)"] == [160.0]
-    assert rows["model size (MB)"][0] == pytest.approx(0.726, abs=0.01)
+    assert rows["model size (MB)"][0] == pytest.approx(0.736, abs=0.01)
 
 
 def test_manifest(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,12 +15,14 @@ from streamasr.bundle import (
     Bundle,
     ConfidenceModel,
     EndpointRule,
+    Evidence,
     FeatureConfig,
     Graph,
     Head,
     Source,
     StateSpec,
     Timing,
+    Tuning,
     file_sha256,
     read_bundle,
     write_bundle,
@@ -50,9 +52,8 @@ def bundle(tmp_path: Path) -> Bundle:
             )
         },
         network={"width": 24, "lookahead": [1, 2, 0]},
-        timing=Timing(start=-640, end=320),
-        confidence=ConfidenceModel(bias=0.5),
-        min_confidence=0.2,
+        tuning={"greedy": Tuning(Timing(start=-640, end=320), ConfidenceModel(bias=0.5), 0.2)},
+        search=None,
         endpoint=(EndpointRule(0.8), EndpointRule(0.4, 15.0)),
         sources=(Source("LibriSpeech", "CC BY 4.0", 4.4),),
         measured={"wer": 12.5},
@@ -89,13 +90,16 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
         r"graphs\.fp32\.block: expected int, got '1280'",
     ),
     "fraction for a whole": (lambda v: v["features"].update(hop=160.5), r"features\.hop: expected int, got 160\.5"),
-    "bool for a number": (lambda v: v["timing"].update(start=True), r"timing\.start: expected int, got True"),
+    "bool for a number": (
+        lambda v: v["tuning"]["greedy"]["timing"].update(start=True),
+        r"tuning\.greedy\.timing\.start: expected int, got True",
+    ),
     "number for a list": (lambda v: v.update(heads=3), r"heads: expected a list, got 3"),
     "list for an object": (lambda v: v.update(graphs=[]), r"graphs: expected an object, got \[\]"),
     "null": (lambda v: v.update(name=None), r"name: expected str, got None"),
     "token not text": (lambda v: v["heads"][0]["tokens"].append(7), r"heads\[0\]\.tokens\[3\]: expected str, got 7"),
-    "format of the future": (lambda v: v.update(format=2), "format 2, this version of streamasr reads format 1"),
-    "no format": (lambda v: v.pop("format"), "format None, this version of streamasr reads format 1"),
+    "format of the future": (lambda v: v.update(format=3), "format 3, this version of streamasr reads format 2"),
+    "no format": (lambda v: v.pop("format"), "format None, this version of streamasr reads format 2"),
 }
 
 
@@ -171,10 +175,11 @@ def test_the_checksum_names_graphs_and_tokens(bundle: Bundle) -> None:
 
 
 def test_confidence_is_a_probability() -> None:
-    model = ConfidenceModel(bias=1.0, mean_log_prob=2.0, min_log_prob=1.0, letters=0.1)
-    sure, unsure = model([-0.01, -0.02]), model([-0.01, -8.0])
+    model = ConfidenceModel(bias=1.0, mean_log_prob=2.0, min_log_prob=1.0, tokens=0.1, lm_log_prob=0.2)
+    sure, unsure = model(Evidence(-0.015, -0.02, 2)), model(Evidence(-4.0, -8.0, 2))
     assert 0.0 < unsure < 0.5 < sure < 1.0
-    assert 0.0 < model([-1e9]) < 1e-6
+    assert model(Evidence(-0.5, -0.5, 2, -9.0)) < model(Evidence(-0.5, -0.5, 2, -1.0))
+    assert 0.0 < model(Evidence(-1e9, -1e9, 1)) < 1e-6
 
 
 @pytest.mark.parametrize(

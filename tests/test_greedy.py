@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamasr.decoding.greedy import Greedy, GreedyState
+from streamasr.decoding.hypothesis import Spoken
 
 TOKENS = ["<blank>", " ", "'", "a", "b", "c"]
 
@@ -40,19 +41,20 @@ def test_repeats_merge_and_blanks_separate():
 def test_spaces_end_words_and_never_stand_alone():
     found = hypothesis_of(" - a--  bc - ")
     assert found.text == "a bc"
-    assert not found.open_word
+    assert found.stable == 2
 
 
 def test_words_know_their_first_and_last_frames():
-    found = hypothesis_of("--aab- --cc-")
+    state = decode("--aab- --cc-")
+    found = Greedy(TOKENS).hypothesis(state)
     assert [(w.text, w.first_frame, w.last_frame) for w in found.words] == [("ab", 2, 4), ("c", 9, 10)]
-    assert [len(w.log_probs) for w in found.words] == [2, 1]
-    assert found.quiet_frames == 1
+    assert [w.evidence.tokens for w in found.words] == [2, 1]
+    assert Greedy(TOKENS).spoken(state) == Spoken(2, 1)
 
 
 def test_an_open_word_may_grow():
-    assert hypothesis_of("ab-").open_word
-    assert not hypothesis_of("ab ").open_word
+    assert hypothesis_of("a ab-").stable == 1
+    assert hypothesis_of("a ab ").stable == 2
 
 
 def test_after_an_endpoint_words_are_forgotten_but_a_letter_that_goes_on_is_not_said_twice():

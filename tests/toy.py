@@ -7,16 +7,23 @@ not the usual ones, so that nothing gets used to those.
 
 from __future__ import annotations
 
+import random
 import string
+import tempfile
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from export.onnx import make_bundle
-from streamasr.bundle import FeatureConfig
+from export.words import add_words
+from recipes.g2p.train import Shape, train
+from streamasr.bundle import BeamConfig, FeatureConfig
+from streamasr.decoding.arpa import read_arpa, write_ngram
+from streamasr.decoding.spellings import Spellings
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 from streamasr.training.lexicon import PHONES
+from tests.lm import made_up_arpa
 
 FOLDER = Path(__file__).parent / "data" / "toy"
 HEADS = {"letters": ["<blank>", " ", "'", *string.ascii_lowercase], "phones": ["<blank>", *PHONES]}
@@ -39,10 +46,29 @@ def toy_model() -> AcousticModel:
         letters.weight *= 3.0
         letters.bias[0] += 2.5
         letters.bias[1] += 1.5
+        phones = model.get_submodule("body.stages.heads.linear.phones")
+        assert isinstance(phones, nn.Linear)
+        phones.weight *= 4.0
+        phones.bias[0] += 5.5
     return model.eval()
+
+
+def toy_words(folder: Path) -> None:
+    """Words of one to three phones each, any of which may follow any other."""
+    rng = random.Random(1)
+    spelled = {f"{a}{b}": rng.sample(PHONES, rng.randint(1, 3)) for a in "bdfg" for b in "aeiou"}
+    arpa = made_up_arpa(1, folder / "toy.arpa", (60, 80), tuple(spelled))
+    model = write_ngram(read_arpa(arpa), folder / "toy.lm")
+    ways = [(bytes(HEADS["phones"].index(p) for p in spelled[w]), i) for i, w in enumerate(model.words) if w in spelled]
+    Spellings.of([way for way, _ in ways], [i for _, i in ways]).save(folder / "toy.lex")
+    train({word: [phones] for word, phones in spelled.items()}, [Shape(2, 0.0)])[0].save(folder / "toy.g2p")
+    files = (folder / "toy.lm", folder / "toy.lex", folder / "toy.g2p")
+    add_words(FOLDER, "phones", files, BeamConfig(hypotheses=20, lm_weight=0.5, word_bonus=1.0))
 
 
 if __name__ == "__main__":
     bundle = make_bundle(toy_model(), FOLDER, "toy", ())
+    with tempfile.TemporaryDirectory() as folder:
+        toy_words(Path(folder))
     size = sum(path.stat().st_size for path in FOLDER.iterdir())
     print(f"{FOLDER}: {size / 1000:.0f} kB, differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")

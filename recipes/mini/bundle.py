@@ -1,7 +1,7 @@
 """The checkpoints of a run -> the bundled model: python -m recipes.mini.bundle
 
-Averages the weights of the last epochs (how many, is chosen by the letters of dev), exports, and
-fits word times and confidence on dev.
+Averages the weights of the last epochs (how many, is chosen by the letters of dev), exports, adds
+the words of recipes.lm, and fits word times and confidence on dev.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.onnx import make_bundle
+from export.words import add_words
 from recipes.mini.card import write_card
-from recipes.mini.data import corpus, speech_sources
+from recipes.mini.data import G2P, corpus, speech_sources
 from recipes.mini.tune import tune
 from recipes.program import run
+from streamasr.bundle import BeamConfig
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import BUNDLED
@@ -22,6 +24,8 @@ from streamasr.training import evaluation
 from streamasr.training.checkpoint import load_model
 from streamasr.training.data import AudioCache
 from streamasr.training.loop import Corpus
+
+WORDS = (Path("work/lm/en.lm"), Path("work/lm/en.lex"), G2P)  # written by recipes.lm.build and recipes.g2p.train
 
 
 def letter_error(model: AcousticModel, data: Corpus, cache: AudioCache) -> float:
@@ -58,6 +62,7 @@ def main() -> None:
     model = choose_average(checkpoints, corpus(arguments.shared, arguments.cache))
     bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
     print(f"{arguments.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
+    add_words(arguments.out, "phones", WORDS, BeamConfig())
     tune(arguments.out, arguments.shared)
     write_card(arguments.out)
 

@@ -11,19 +11,21 @@ from streamasr.bundle import read_bundle
 TEMPLATE = """\
 # {name}
 
-A streaming acoustic model for English: 16 kHz mono audio to letters and phones, by a unidirectional GRU with CTC.
+A streaming model for English: 16 kHz mono audio to letters and phones, by a unidirectional GRU with CTC; phones to
+words by a lexicon and an n-gram language model.
 Made by `recipes/mini`, version {version}; this card is written from `bundle.json` by `python -m recipes.mini.card`.
 
 | | |
 |---|---|
 | network | {layers} layers of {width} {cell} units, look-ahead {ahead} frames, {frame_ms:.0f} ms a frame |
 | algorithmic latency | {latency_ms:.0f} ms, blocks of {block_ms:.0f} ms included |
-| size | {size_mb:.1f} MB, weights stored as fp16 |
+| size | network {size_mb:.1f} MB, weights stored as fp16; words {words_mb:.1f} MB |
 | difference from torch | at most {parity:.0e} in log-probability |
 
 ## Measured
 
-Greedy letters without a language model, by `python -m recipes.mini.evaluate`:
+With its words (`beam`) and as greedy letters without a language model (`greedy`), word and letter error rates by
+`python -m recipes.mini.evaluate`:
 
 | | % |
 |---|---|
@@ -44,6 +46,7 @@ The weights are released under the licence of streamasr; the attribution above m
 - Trained on a few hours of mostly read speech: spontaneous, noisy, far-field or strongly accented speech is recognised
   much worse than the figures above, which are for books read aloud.
 - English only, lower case, no punctuation, numbers as words.
+- Only the words of its lexicon, and hotwords, are found; another name comes out as words that sound like it.
 - Not for decisions about people: it was not tested for equal quality across speakers.
 """
 
@@ -64,8 +67,11 @@ def write_card(folder: Path) -> None:
         block_ms=1000 * graph.block / bundle.sample_rate,
         latency_ms=1000 * graph.latency / bundle.sample_rate,
         size_mb=sum((folder / g.file).stat().st_size for g in bundle.graphs.values()) / 1e6,
+        words_mb=sum((folder / f).stat().st_size for f in bundle.search.sha256) / 1e6 if bundle.search else 0.0,
         parity=graph.parity,
-        measured="\n".join(f"| {key} | {100 * value:.1f} |" for key, value in bundle.measured.items()),
+        measured="\n".join(
+            f"| {key.replace('_', ' ')} | {100 * value:.1f} |" for key, value in bundle.measured.items()
+        ),
         sources="\n".join(f"| {s.name} | {s.licence} | {s.hours or ''} |" for s in bundle.sources),
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

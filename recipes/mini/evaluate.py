@@ -13,19 +13,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from recipes.mini.align import read_alignments
 from recipes.mini.card import write_card
 from recipes.mini.data import LETTERS, noise_files
-from recipes.mini.listen import Heard, hear_all, match, read_16k
+from recipes.mini.listen import Heard, Task, hear_all, match, read_16k
 from recipes.mini.tune import ALIGNMENTS, halves
 from recipes.program import run
 from recipes.sections import write_section
-from streamasr.bundle import Bundle, read_bundle, write_bundle
+from streamasr.bundle import ConfidenceModel, read_bundle, write_bundle
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import Utterance, read_manifest
+from streamasr.training.manifest import read_manifest
 
 HERE = Path(__file__).parent
 
@@ -73,9 +72,9 @@ def timing_line(heard: Sequence[Heard], times: dict[str, list[tuple[str, float, 
     )
 
 
-def reliability(bundle: Bundle, heard: Sequence[Heard]) -> list[str]:
+def reliability(confidence: ConfidenceModel, heard: Sequence[Heard]) -> list[str]:
     """Of words with about this confidence, how many are right."""
-    pairs = [(bundle.confidence(list(w.log_probs)), place is not None) for item in heard for w, place in item.matches()]
+    pairs = [(confidence(w.evidence), place is not None) for item in heard for w, place in item.matches()]
     table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
     lines = ["| confidence | words | mean confidence % | right % |", "|---|---|---|---|"]
     gap = 0.0
@@ -105,47 +104,58 @@ def noise_lines(recognizer: Recognizer, shared: Path) -> list[str]:
     return lines
 
 
+HEADINGS = {
+    "beam": "Words and the language model of the bundle, beam search",
+    "greedy": "Greedy letters, no language model (`--greedy`)",
+}
+
+
+def section(name: str, folder: Path, heard: dict[str, list[Heard]], kept_back: frozenset[Path], shared: Path) -> str:
+    """Everything about one decoder, as Markdown."""
+    recognizer = load(folder, greedy=name == "greedy")
+    report = [item for item in heard["dev"] if item.utterance.audio in kept_back]
+    block_ms = 1000 * recognizer.acoustic.graph.block / recognizer.bundle.sample_rate
+    lines = [f"#### {HEADINGS[name]}", "", f"Streaming in blocks of {block_ms:.0f} ms.", "", *error_table(heard)[0]]
+    lines += ["", timing_line(report, dict(read_alignments(ALIGNMENTS))), "", "Confidence, same half of dev:", ""]
+    lines += [*reliability(recognizer.tuning.confidence, report), "", "Words where nobody speaks:", ""]
+    return "\n".join([*lines, *noise_lines(recognizer, shared)])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--alignments", type=Path, default=ALIGNMENTS, help="of recipes.mini.align")
     parser.add_argument("--splits", nargs="+", default=["dev", "test"], help="dev alone while choosing")
     parser.add_argument("--write", action="store_true", help="into RESULTS.md, the model card and the bundle")
     arguments = parser.parse_args()
-    recognizer = load(arguments.bundle)
-    bundle = recognizer.bundle
-    speech: dict[str, list[Utterance]] = {
-        split: read_manifest(arguments.shared / "speech" / f"{split}.jsonl", LETTERS) for split in arguments.splits
+    bundle = read_bundle(arguments.bundle)
+    speech = {
+        split: tuple(read_manifest(arguments.shared / "speech" / f"{split}.jsonl", LETTERS))
+        for split in arguments.splits
     }
-    kept_back = {u.audio for u in halves(speech["dev"])[1]}
-    heard = {
-        split: list(tqdm(hear_all(recognizer, utterances, kept_back), total=len(utterances), desc=split))
-        for split, utterances in speech.items()
-    }
-    table, measured = error_table(heard)
-    report = [item for item in heard["dev"] if item.utterance.audio in kept_back]
-    times = dict(read_alignments(arguments.alignments))
-    text = "\n".join(
-        [
-            *(
-                "Greedy letters, no language model, streaming in blocks of "
-                f"{1000 * recognizer.acoustic.graph.block / bundle.sample_rate:.0f} ms.",
-                "",
-            ),
-            *table,
-            *("", timing_line(report, times), "", "Confidence, same half of dev:", ""),
-            *reliability(bundle, report),
-            *("", "Words where nobody speaks:", ""),
-            *noise_lines(recognizer, arguments.shared),
-        ]
-    )
+    kept_back = frozenset(u.audio for u in halves(speech["dev"])[1])
+    names = [name for name in HEADINGS if name in bundle.tuning]
+    jobs = [(name, split) for name in names for split in speech]
+    found = hear_all(arguments.bundle, [Task(name == "greedy", speech[split], kept_back) for name, split in jobs])
+    heard = {name: {split: h for (n, split), h in zip(jobs, found, strict=True) if n == name} for name in names}
+    measured = {f"{n}_{key}": value for n in names for key, value in error_table(heard[n])[1].items()}
+    text = "\n\n".join(section(n, arguments.bundle, heard[n], kept_back, arguments.shared) for n in names)
     print(text)
     if arguments.write:
         write_section(HERE / "RESULTS.md", "evaluate", text)
-        write_section(HERE.parents[1] / "README.md", "measured", "\n".join(table))
+        write_section(HERE.parents[1] / "README.md", "measured", readme_table(names, heard))
         write_bundle(replace(read_bundle(arguments.bundle), measured={**bundle.measured, **measured}))
         write_card(arguments.bundle)
+
+
+def readme_table(names: Sequence[str], heard: dict[str, dict[str, list[Heard]]]) -> str:
+    """The main figures."""
+    lines = ["| speech | decoder | WER % | CER % |", "|---|---|---|---|"]
+    for split in heard[names[0]]:
+        for name in names:
+            words, letters = count(heard[name][split])
+            lines.append(f"| {split} | {name} | {100 * words.rate:.1f} | {100 * letters.rate:.1f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

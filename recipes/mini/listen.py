@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamasr.decoding.hypothesis import HypothesisWord
 from streamasr.events import Word
-from streamasr.recognizer import Recognizer
+from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance
 
 AnyWord = TypeVar("AnyWord", Word, HypothesisWord)
@@ -55,17 +56,34 @@ def hear(recognizer: Recognizer, audio: NDArray[np.float32]) -> tuple[Hypothesis
     state = decoder.start()
     for row in recognizer.acoustic.whole(audio)[:, recognizer.head]:
         state = decoder.step(row, state)
-    return decoder.hypothesis(state).words
+    return decoder.final(state).words
 
 
-def hear_all(
-    recognizer: Recognizer, utterances: Sequence[Utterance], raw: Container[Path] | None = None
-) -> Iterator[Heard]:
-    """One after the other, as lazily as asked; the decoder's words too for the audio in `raw` (None: for all)."""
-    for utterance in utterances:
+@dataclass(frozen=True)
+class Task:
+    """What one process listens to."""
+
+    greedy: bool
+    utterances: tuple[Utterance, ...]
+    raw: frozenset[Path]  # audio whose raw words are wanted
+    said: bool = True  # what a user gets is wanted
+
+
+def hear_all(folder: Path, tasks: Sequence[Task]) -> list[list[Heard]]:
+    """The tasks side by side, two at a time."""
+    with ProcessPoolExecutor(2) as pool:
+        return list(pool.map(_listen, [folder] * len(tasks), tasks))
+
+
+def _listen(folder: Path, task: Task) -> list[Heard]:
+    recognizer = load(folder, greedy=task.greedy)
+    heard = []
+    for utterance in task.utterances:
         audio = read_16k(utterance.audio)
-        words = hear(recognizer, audio) if raw is None or utterance.audio in raw else ()
-        yield Heard(utterance, recognizer.transcribe(audio).words, words)
+        said = recognizer.transcribe(audio).words if task.said else ()
+        words = hear(recognizer, audio) if utterance.audio in task.raw else ()
+        heard.append(Heard(utterance, said, words))
+    return heard
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:

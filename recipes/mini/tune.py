@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from recipes.mini.align import read_alignments
 from recipes.mini.data import LETTERS, noise_files
-from recipes.mini.listen import Heard, hear, hear_all, read_16k
+from recipes.mini.listen import Heard, Task, hear, hear_all, read_16k
 from recipes.program import run
-from streamasr.bundle import Bundle, ConfidenceModel, Timing, write_bundle
+from streamasr.bundle import ConfidenceModel, Timing, Tuning, read_bundle, write_bundle
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance, read_manifest
 
@@ -56,14 +55,9 @@ def fit_timing(errors: NDArray[np.float64]) -> Timing:
     return Timing(start=int(start), end=int(end))
 
 
-def word_features(log_probs: Sequence[float]) -> list[float]:
-    """What ConfidenceModel looks at, in its order."""
-    return [1.0, float(np.mean(log_probs)), float(np.min(log_probs)), float(min(len(log_probs), 8))]
-
-
 def fit_confidence(heard: Sequence[Heard], steps: int = 30) -> ConfidenceModel:
     """Logistic regression by Newton's method, with a faint pull to zero."""
-    pairs = [(word_features(word.log_probs), place is not None) for item in heard for word, place in item.matches()]
+    pairs = [(word.evidence.features, place is not None) for item in heard for word, place in item.matches()]
     x = np.array([features for features, _ in pairs])
     y = np.array([right for _, right in pairs], dtype=np.float64)
     weights = np.zeros(x.shape[1])
@@ -75,32 +69,34 @@ def fit_confidence(heard: Sequence[Heard], steps: int = 30) -> ConfidenceModel:
     return ConfidenceModel(*(round(float(w), 4) for w in weights))
 
 
-def fit_min_confidence(recognizer: Recognizer, bundle: Bundle, heard: Sequence[Heard], shared: Path) -> float:
-    """Above what nine of ten utterances heard in training's noise reach, unless speech would lose right words by it.
+def fit_min_confidence(
+    recognizer: Recognizer, confidence: ConfidenceModel, heard: Sequence[Heard], shared: Path
+) -> float:
+    """Above what nine of ten utterances heard in training's noise reach, unless short speech would be lost by it.
 
-    At most 0.2 % of the right words of speech may fall to it.
+    At most 5 % of the right words would fall to it if they were said alone.
     """
     noise = [hear(recognizer, read_16k(path)) for path in noise_files(shared, held_out=False)]
-    heard_in_noise = [max(bundle.confidence(list(word.log_probs)) for word in words) for words in noise if words]
-    right: list[float] = []  # for each right word, the best confidence in its utterance
-    for item in heard:
-        scores = [(bundle.confidence(list(word.log_probs)), place is not None) for word, place in item.matches()]
-        right += [max(score for score, _ in scores)] * sum(good for _, good in scores)
+    heard_in_noise = [max(confidence(word.evidence) for word in words) for words in noise if words]
+    right = [confidence(word.evidence) for item in heard for word, place in item.matches() if place is not None]
     wanted = float(np.quantile(heard_in_noise, 0.9)) if heard_in_noise else 0.0
-    return round(min(wanted, float(np.quantile(right, 0.002))), 3)
+    return round(min(wanted, float(np.quantile(right, 0.05))), 3)
 
 
 def tune(folder: Path, shared: Path, alignments: Path = ALIGNMENTS) -> None:
     """Fit on one half of dev's speakers, and write what was found into the bundle in `folder`."""
-    recognizer = load(folder)
+    bundle = read_bundle(folder)
+    tuning = {}
     fit, _ = halves(read_manifest(shared / "speech" / "dev.jsonl", LETTERS))
-    heard = list(tqdm(hear_all(recognizer, fit), total=len(fit)))
-    timing = fit_timing(spike_errors(recognizer, heard, dict(read_alignments(alignments))))
-    confidence = fit_confidence(heard)
-    bundle = replace(recognizer.bundle, timing=timing, confidence=confidence)
-    bundle = replace(bundle, min_confidence=fit_min_confidence(recognizer, bundle, heard, shared))
-    write_bundle(bundle)
-    print(f"{timing}\n{confidence}\nmin_confidence={bundle.min_confidence}")
+    names, files = list(bundle.tuning), frozenset(u.audio for u in fit)
+    tasks = [Task(name == "greedy", tuple(fit), files, said=False) for name in names]
+    for name, heard in zip(names, hear_all(folder, tasks), strict=True):
+        recognizer = load(folder, greedy=name == "greedy")
+        timing = fit_timing(spike_errors(recognizer, heard, dict(read_alignments(alignments))))
+        confidence = fit_confidence(heard)
+        tuning[name] = Tuning(timing, confidence, fit_min_confidence(recognizer, confidence, heard, shared))
+        print(f"{name}: {tuning[name]}")
+    write_bundle(replace(bundle, tuning=tuning))
 
 
 def main() -> None:

@@ -1,0 +1,94 @@
+"""What the settings of the beam search are worth: python -m recipes.mini.search [--write]
+
+Every fourth utterance of dev, the network run once, the search once for each line of the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from recipes.mini.data import LETTERS
+from recipes.mini.listen import read_16k
+from recipes.program import run
+from recipes.sections import write_section
+from streamasr.bundle import BeamConfig, Bundle, read_bundle
+from streamasr.decoding.beam import BeamSearch
+from streamasr.recognizer import BUNDLED, Recognizer
+from streamasr.training.evaluation import ErrorCount
+from streamasr.training.manifest import read_manifest
+from streamasr.words import open_words
+
+Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, (frames, tokens) log-probabilities
+
+SETTINGS: dict[str, dict[str, float]] = {
+    "as bundled": {},
+    "language model weighed 0.5": {"lm_weight": 0.5},
+    "0.7": {"lm_weight": 0.7},
+    "1.1": {"lm_weight": 1.1},
+    "1.5": {"lm_weight": 1.5},
+    "word bonus 0": {"word_bonus": 0.0},
+    "word bonus 1": {"word_bonus": 1.0},
+    "50 hypotheses": {"hypotheses": 50},
+    "100 hypotheses": {"hypotheses": 100},
+    "400 hypotheses": {"hypotheses": 400},
+    "width 10": {"width": 10.0},
+    "width 20": {"width": 20.0},
+    "token width 5": {"token_width": 5.0},
+    "token width 12": {"token_width": 12.0},
+    "no frame skipped": {"blank_skip": 1.1},
+    "blank skip 0.9": {"blank_skip": 0.9},
+    "pauses of any length in words": {"pause": 10_000},
+}
+
+
+def emissions(bundle: Bundle, shared: Path) -> tuple[Speech, float]:
+    """The network's output in the head that words are spelled in, and how many seconds of speech that is."""
+    recognizer = Recognizer(bundle)
+    utterances = read_manifest(shared / "speech" / "dev.jsonl", LETTERS)[::4]
+    speech = [
+        (u.text, recognizer.acoustic.whole(read_16k(u.audio))[:, recognizer.head]) for u in tqdm(utterances, "network")
+    ]
+    return speech, sum(u.seconds for u in utterances)
+
+
+def row(name: str, search: BeamSearch, speech: Speech, seconds: float) -> str:
+    """One line of the table."""
+    words, started = ErrorCount(), time.process_time()
+    for text, log_probs in speech:
+        state = search.start()
+        for frame in log_probs:
+            state = search.step(frame, state)
+        words.add(text.split(), search.final(state).text.split())
+    factor = (time.process_time() - started) / seconds
+    return f"| {name} | {100 * words.rate:.1f} | {factor:.4f} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=BUNDLED)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
+    options = parser.parse_args(arguments)
+    bundle = read_bundle(options.bundle)
+    speech, seconds = emissions(bundle, options.shared)
+    vocabulary = open_words(bundle)
+    lines = ["| search | WER % | real-time factor of the search |", "|---|---|---|"]
+    for name, changes in tqdm(SETTINGS.items(), "settings"):
+        config: BeamConfig = replace(vocabulary.config, **changes)  # type: ignore[arg-type]
+        lines.append(row(name, BeamSearch(replace(vocabulary, config=config)), speech, seconds))
+    text = "\n".join([*lines, "", f"{len(speech)} utterances, {seconds / 3600:.2f} h, one core."])
+    print(text)
+    if options.write:
+        write_section(Path(__file__).parent / "RESULTS.md", "search", text)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,279 @@
+"""CTC prefix beam search over a tree of words, with an n-gram language model, on arrays.
+
+A hypothesis is a sequence of words and a place in the tree of the next one. Its probability is the
+sum over all alignments (Graves 2012; Hannun et al. 2014), kept apart for those that end in the
+blank and those that end in its last token. Hypotheses whose future is the same (place, last token,
+state of the language model) but whose words are not are one to the search: only the best lives on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamasr.bundle import Evidence
+from streamasr.decoding import links
+from streamasr.decoding.candidates import NEVER, Candidates, Floats, Ints, longer
+from streamasr.decoding.hypothesis import Hypothesis, Spoken
+from streamasr.decoding.links import Link
+from streamasr.decoding.prefixtree import ROOT
+from streamasr.decoding.vocabulary import Vocabulary
+
+BLANK = 0
+ABANDONED = 10.0  # log-probability that a word is broken off
+PATIENCE = 5  # frames for which a word that is not complete is believed to go on
+
+
+@dataclass(frozen=True)
+class BeamState:
+    """The beam after some frames: arrays over hypotheses, never changed in place."""
+
+    frame: int  # seen since the stream began
+    letter_frame: int  # the last frame whose best token was no blank
+    node: Ints
+    last: Ints  # token; BLANK: none yet
+    lm: Ints
+    history: NDArray[np.uint64]  # names the sequence of words
+    blank: Floats  # log-probability of alignments that end in the blank, and of those that end in `last`
+    label: Floats
+    prior: Floats  # weighted language model, word bonus
+    word_start: Ints  # frames of the first and last token of the word that is open
+    word_end: Ints
+    evidence: Floats  # (3, hypotheses): sum, minimum, number of that word's token log-probabilities
+    links: NDArray[np.object_]  # words so far: Link or None
+
+
+PLAIN = ("frame", "letter_frame", "links")  # of BeamState's fields, those that are no arrays of numbers
+KINDS: dict[str, Any] = {"Floats": np.float64, "NDArray[np.uint64]": np.uint64}
+
+
+class BeamSearch:
+    """A Decoder over one head of tokens."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.config = vocabulary.config
+        self._tree = vocabulary.tree
+        self._hope = self._tree.best.copy()
+        self._hope[ROOT] = 0.0
+        self._skip = math.log(self.config.blank_skip)
+
+    def with_phrases(self, bonuses: Mapping[str, float]) -> BeamSearch:
+        """The same search with hotwords, in place of those it had: text -> log-probability given on top."""
+        return BeamSearch(self.vocabulary.with_phrases(bonuses))
+
+    def adopt(self, state: BeamState) -> BeamState:
+        """The state of a search with other phrases: what stands within one of those is forgotten."""
+        kept = np.flatnonzero(state.node < len(self.vocabulary.plain_tree))
+        return _chosen(state, kept) if len(kept) else self._fresh(state.frame, state.letter_frame)
+
+    def start(self) -> BeamState:
+        return self._fresh(0, 0)
+
+    def _fresh(self, frame: int, letter_frame: int) -> BeamState:
+        zero, none = np.zeros(1, dtype=np.int64), np.zeros(1)
+        return BeamState(
+            frame=frame,
+            letter_frame=letter_frame,
+            node=zero + ROOT,
+            last=zero + BLANK,
+            lm=zero + self.vocabulary.lm.start,
+            history=np.ones(1, dtype=np.uint64),
+            blank=none,
+            label=none + NEVER,
+            prior=none,
+            word_start=zero,
+            word_end=zero,
+            evidence=np.zeros((3, 1)),
+            links=_objects([None]),
+        )
+
+    def step(self, log_probs: NDArray[np.float32], state: BeamState) -> BeamState:
+        lp = log_probs.astype(np.float64)
+        total = np.logaddexp(state.blank, state.label)
+        if lp[BLANK] >= self._skip:
+            return replace(state, frame=state.frame + 1, blank=total + lp[BLANK], label=np.full(len(total), NEVER))
+        best_token = int(lp.argmax())
+        tokens = np.flatnonzero(lp >= lp[best_token] - self.config.token_width)
+        tokens = tokens[tokens != BLANK]
+
+        state = self._without_pauses(state)
+        stay_blank = total + lp[BLANK]
+        stay_label = np.where(state.last == BLANK, NEVER, state.label + lp[state.last])
+        stay_rank = np.logaddexp(stay_blank, stay_label) + state.prior + self._hope[state.node]
+        # Longer by a token: after the same token only alignments with a blank between count.
+        of, token, child = self._tree.extend(state.node, tokens)
+        grown = np.where(state.last[of] == token, state.blank[of], total[of]) + lp[token]
+        grown_rank = grown + state.prior[of] + self._hope[child]
+        least = max(stay_rank.max(), grown_rank.max(initial=NEVER)) - self.config.width
+        kept = np.flatnonzero(grown_rank >= least)
+        of, token, child, grown, grown_rank = of[kept], token[kept], child[kept], grown[kept], grown_rank[kept]
+        # A word may end wherever one stands in the tree; then the next begins at the root.
+        ending, word = self._tree.words(child)
+        lm_score, worth, lm = self.vocabulary.score(state.lm[of[ending]], word)
+        end_prior = state.prior[of[ending]] + worth
+        end_rank = grown[ending] + end_prior
+        kept = np.flatnonzero(end_rank >= least)
+        ending, word, lm_score, lm = ending[kept], word[kept], lm_score[kept], lm[kept]
+        end_prior, end_rank = end_prior[kept], end_rank[kept]
+        staying = np.flatnonzero(stay_rank >= least)
+
+        # All candidates: those that stay, those that grew, those that ended a word.
+        source = np.concatenate([staying, of, of[ending]])
+        open_, grew = source[: len(staying) + len(of)], np.arange(len(source)) >= len(staying)
+        candidates = Candidates(
+            source=source,
+            grew=grew,
+            word=np.concatenate([np.full(len(open_), -1, dtype=np.int32), word]),
+            lm_score=np.concatenate([np.zeros(len(open_), dtype=np.float32), lm_score]),
+            node=np.concatenate([state.node[staying], child, np.full(len(word), ROOT)]),
+            last=np.concatenate([state.last[staying], token, token[ending]]),
+            lm=np.concatenate([state.lm[open_], lm]),
+            history=np.concatenate([state.history[open_], longer(state.history[of[ending]], word)]),
+            blank=np.concatenate([stay_blank[staying], np.full(len(of) + len(word), NEVER)]),
+            label=np.concatenate([stay_label[staying], grown, grown[ending]]),
+            prior=np.concatenate([state.prior[open_], end_prior]),
+            rank=np.concatenate([stay_rank[staying], grown_rank, end_rank]),
+        )
+        letter_frame = state.frame if best_token != BLANK else state.letter_frame
+        return self._settle(state, lp, letter_frame, candidates.merged().best(self.config.hypotheses))
+
+    def _without_pauses(self, state: BeamState) -> BeamState:
+        """Nobody pauses for long within a word: then it was none, and the next one may begin."""
+        broken = (state.node != ROOT) & (state.frame - state.word_end > self.config.pause)
+        if not broken.any():
+            return state
+        nothing = np.full(len(broken), 2**31 - 1, dtype=np.int32)  # tells it from the same words without the break
+        return replace(
+            state,
+            node=np.where(broken, ROOT, state.node),
+            prior=state.prior - ABANDONED * broken,
+            history=np.where(broken, longer(state.history, nothing), state.history),
+        )
+
+    def _settle(self, state: BeamState, lp: Floats, letter_frame: int, chosen: Candidates) -> BeamState:
+        """The survivors, with the frames and the evidence of their open words brought up to date."""
+        source, grew, new = chosen.source, chosen.grew, lp[chosen.last]
+        opens = grew & (state.node[source] == ROOT)
+        evidence = state.evidence[:, source]
+        evidence[:, opens] = 0.0
+        evidence[0] += np.where(grew, new, 0.0)
+        evidence[1] = np.where(grew, np.minimum(evidence[1], new), evidence[1])
+        evidence[2] += grew
+        word_start = np.where(opens, state.frame, state.word_start[source])
+        word_end = np.where(grew, state.frame, state.word_end[source])
+        words = state.links[source]
+        for i in np.flatnonzero(chosen.word >= 0):
+            before, first = words[i], int(word_start[i])
+            total, low, tokens = evidence[:, i].tolist()
+            words[i] = Link(
+                before,
+                self.vocabulary.text(int(chosen.word[i])),
+                first,
+                int(word_end[i]),
+                Evidence(total / tokens, low, int(tokens), float(chosen.lm_score[i])),
+                before.begin if before else first,
+                before.depth + 1 if before else 1,
+                int(chosen.history[i]),
+            )
+        return BeamState(
+            frame=state.frame + 1,
+            letter_frame=letter_frame,
+            node=chosen.node,
+            last=chosen.last,
+            lm=chosen.lm,
+            history=chosen.history,
+            blank=chosen.blank,
+            label=chosen.label,
+            prior=chosen.prior,
+            word_start=word_start,
+            word_end=word_end,
+            evidence=evidence,
+            links=words,
+        )
+
+    def spoken(self, state: BeamState) -> Spoken | None:
+        link = state.links[_best(self._rank(state), state.node == ROOT)]
+        return Spoken(link.begin, state.frame - 1 - state.letter_frame) if link else None
+
+    def hypothesis(self, state: BeamState) -> Hypothesis:
+        rank = self._rank(state)
+        best = int(rank.argmax())
+        if state.frame - state.word_end[best] > PATIENCE:  # nobody goes on with its open word
+            best = _best(rank, state.node == ROOT)
+        return Hypothesis(links.words_of(state.links[best]), links.shared(state.links))
+
+    def final(self, state: BeamState) -> Hypothesis:
+        words = links.words_of(state.links[self._ended(state)[0][0]])
+        return Hypothesis(words, len(words))
+
+    def n_best(self, state: BeamState, n: int) -> list[tuple[str, float]]:
+        found: dict[str, float] = {}
+        for i, log_prob in self._ended(state):
+            text = " ".join(word.text for word in links.words_of(state.links[i]))
+            found.setdefault(text, log_prob)
+        return list(found.items())[:n]
+
+    def _rank(self, state: BeamState) -> Floats:
+        rank: Floats = np.logaddexp(state.blank, state.label) + state.prior + self._hope[state.node]
+        return rank
+
+    def _ended(self, state: BeamState) -> list[tuple[int, float]]:
+        """The hypotheses without an open word, as sentences that end here, the best first."""
+        whole = np.flatnonzero(state.node == ROOT)
+        whole = whole if len(whole) else np.arange(len(state.node))
+        score = self._rank(state)[whole] + self.config.lm_weight * self.vocabulary.lm.end(state.lm[whole])
+        return [(int(whole[i]), float(score[i])) for i in np.argsort(-score, kind="stable")]
+
+    def next_utterance(self, state: BeamState) -> BeamState:
+        # The hypotheses with just the words that were said go on: a word that is open is not lost, and
+        # a token that still sounds is not taken for a new one.
+        said = self._ended(state)[0][0]
+        kept = np.flatnonzero(state.history == state.history[said])
+        state = _chosen(state, kept)
+        total = np.logaddexp(state.blank, state.label).max()
+        fresh = self._fresh(0, 0)
+        return replace(
+            state,
+            lm=np.repeat(fresh.lm, len(kept)),
+            history=np.repeat(fresh.history, len(kept)),
+            blank=state.blank - total,
+            label=state.label - total,
+            prior=np.zeros(len(kept)),
+            links=np.repeat(fresh.links, len(kept)),
+        )
+
+    def pack(self, state: BeamState) -> Any:
+        arrays = {f.name: getattr(state, f.name).tolist() for f in fields(state) if f.name not in PLAIN}
+        return [state.frame, state.letter_frame, arrays, links.pack(state.links.tolist())]
+
+    def unpack(self, values: Any) -> BeamState:
+        frame, letter_frame, arrays, linked = values
+        made = {
+            f.name: np.array(arrays[f.name], dtype=KINDS.get(str(f.type), np.int64))
+            for f in fields(BeamState)
+            if f.name not in PLAIN
+        }
+        return BeamState(frame=frame, letter_frame=letter_frame, links=_objects(links.unpack(linked)), **made)
+
+
+def _chosen(state: BeamState, kept: Ints) -> BeamState:
+    arrays = {
+        f.name: getattr(state, f.name)[..., kept] for f in fields(state) if f.name not in ("frame", "letter_frame")
+    }
+    return replace(state, **arrays)
+
+
+def _best(rank: Floats, among: NDArray[np.bool_]) -> int:
+    return int(np.argmax(np.where(among, rank, NEVER) if among.any() else rank))
+
+
+def _objects(members: Sequence[Link | None]) -> NDArray[np.object_]:
+    array = np.empty(len(members), dtype=object)
+    array[:] = members
+    return array

@@ -1,0 +1,87 @@
+"""The words of many hypotheses as linked lists that share their beginnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamasr.bundle import Evidence
+from streamasr.decoding.hypothesis import HypothesisWord
+
+
+@dataclass(frozen=True)
+class Link:
+    """A word of a hypothesis and the words before it."""
+
+    before: Link | None
+    text: str
+    first_frame: int
+    last_frame: int
+    evidence: Evidence
+    begin: int  # first frame of the first word of all
+    depth: int  # words up to this one
+    name: int  # of the sequence of words up to this one: equal sequences, equal names
+
+
+def words_of(link: Link | None) -> tuple[HypothesisWord, ...]:
+    """The words up to this one, the first one first."""
+    found = [HypothesisWord(x.text, x.first_frame, x.last_frame, x.evidence) for x in _back(link)]
+    return tuple(reversed(found))
+
+
+def shared(links: Iterable[Link | None]) -> int:
+    """How many of the first words all hypotheses have in common."""
+    front: dict[int, Link] = {}
+    for link in links:
+        if link is None:
+            return 0
+        front[link.name] = link
+    while len(front) > 1:
+        deepest = max(link.depth for link in front.values())
+        for name, link in list(front.items()):
+            if link.depth == deepest:
+                del front[name]
+                if link.before is None:
+                    return 0
+                front[link.before.name] = link.before
+    return next(iter(front.values())).depth if front else 0
+
+
+def pack(links: Sequence[Link | None]) -> Any:
+    """As JSON data, what is shared only once."""
+    rows: list[Any] = []
+    places: dict[int, int] = {id(None): -1}
+    for link in links:
+        new = []
+        for member in _back(link):
+            if id(member) in places:
+                break
+            new.append(member)
+        for member in reversed(new):
+            evidence = member.evidence
+            places[id(member)] = len(rows)
+            rows.append(
+                [
+                    *(places[id(member.before)], member.text, member.first_frame, member.last_frame),
+                    [evidence.mean_log_prob, evidence.min_log_prob, evidence.tokens, evidence.lm_log_prob],
+                    *(member.begin, member.depth, member.name),
+                ]
+            )
+    return [rows, [places[id(link)] for link in links]]
+
+
+def unpack(values: Any) -> list[Link | None]:
+    """The inverse of pack."""
+    made: list[Link | None] = []
+    rows, places = values
+    for before, text, first, last, evidence, begin, depth, name in rows:
+        older = made[before] if before >= 0 else None
+        made.append(Link(older, text, first, last, Evidence(*evidence), begin, depth, name))
+    return [made[place] if place >= 0 else None for place in places]
+
+
+def _back(link: Link | None) -> Iterator[Link]:
+    while link is not None:
+        yield link
+        link = link.before

@@ -1,0 +1,90 @@
+"""Words as sequences of a head's tokens, laid into one tree, so that words that begin alike are searched once."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamasr.decoding.spellings import Spellings
+
+ROOT = 0
+Ints = NDArray[np.int64]
+
+
+class PrefixTree:
+    """Read-only arrays, nodes numbered breadth first, so that a node's children stand side by side, by token.
+
+    words_at[words_from[n] : words_from[n + 1]] are the words that end at node n; best[n] is the largest of
+    `worth` among the words at or below it (what a search that stands at n may still hope for).
+    """
+
+    def __init__(self, spellings: Spellings, worth: NDArray[np.float32]) -> None:
+        """worth: (words,), what each word may be worth to a search."""
+        table, lengths, words = spellings.table, spellings.lengths, spellings.words
+        depth = table.shape[1]
+        changes = np.ones((len(table), depth), dtype=bool)  # a row's prefix of d + 1 tokens is not the row's above
+        changes[1:] = np.logical_or.accumulate(table[1:] != table[:-1], axis=1)
+        parents, tokens = [np.zeros(1, dtype=np.int64)], [np.zeros(1, dtype=np.uint8)]
+        above, count = np.zeros(len(table), dtype=np.int64), 1  # each row's node at the depth before
+        end = np.zeros(len(table), dtype=np.int64)  # each row's last node
+        for d in range(depth):
+            begins = changes[:, d] & (lengths > d)
+            parents.append(above[begins])
+            tokens.append(table[begins, d])
+            above = count - 1 + np.cumsum(begins)
+            count += int(begins.sum())
+            end = np.where(lengths == d + 1, above, end)
+        parent, token = np.concatenate(parents), np.concatenate(tokens)
+        self.token = token  # by which a node is entered
+        self.second_root: int | None = None  # words begin there too
+        self._first = np.searchsorted(parent[1:], np.arange(count)) + 1  # a node's first child
+        self._children = np.zeros(count, dtype=np.uint64)
+        np.bitwise_or.at(self._children, parent[1:], np.uint64(1) << token[1:].astype(np.uint64))
+        by_node = np.argsort(end, kind="stable")
+        self.words_at = words[by_node]
+        self.words_from = np.searchsorted(end[by_node], np.arange(count + 1))
+        self.best = np.full(count, -np.inf, dtype=np.float64)
+        np.maximum.at(self.best, end, worth[words])
+        start = count
+        for level in reversed(parents[1:]):  # the deepest first
+            np.maximum.at(self.best, level, self.best[start - len(level) : start])
+            start -= len(level)
+
+    def joined(self, spellings: Spellings, worth: NDArray[np.float32], first_word: int) -> PrefixTree:
+        """This tree with a second one beside it, whose words are numbered from `first_word` on."""
+        other, whole = PrefixTree(spellings, worth), copy.copy(self)
+        whole.second_root = count = len(self)
+        whole.token = np.concatenate([self.token, other.token])
+        whole._first = np.concatenate([self._first, other._first + count])
+        whole._children = np.concatenate([self._children, other._children])
+        whole.words_at = np.concatenate([self.words_at, other.words_at + np.int32(first_word)])
+        whole.words_from = np.concatenate([self.words_from[:-1], other.words_from + len(self.words_at)])
+        whole.best = np.concatenate([self.best, other.best])
+        return whole
+
+    def __len__(self) -> int:
+        return len(self.token)
+
+    def extend(self, nodes: Ints, tokens: Ints) -> tuple[Ints, Ints, Ints]:
+        """(Q,) nodes, (K,) ascending tokens -> which of Q, which token, which child, for every child there is."""
+        source = None
+        if self.second_root is not None:  # whoever stands at one root stands at both
+            at_root = np.flatnonzero(nodes == ROOT)
+            source = np.concatenate([np.arange(len(nodes)), at_root])
+            nodes = np.concatenate([nodes, np.full(len(at_root), self.second_root)])
+        children = self._children[nodes]
+        bits = np.uint64(1) << tokens.astype(np.uint64)
+        of, by = np.nonzero(children[:, None] & bits)
+        before = np.bitwise_count(children[of] & (bits[by] - np.uint64(1)))
+        child = self._first[nodes[of]] + before
+        return (of if source is None else source[of]), tokens[by], child
+
+    def words(self, nodes: Ints) -> tuple[Ints, NDArray[np.int32]]:
+        """(Q,) nodes -> for every word that ends at one of them: which of the Q, which word."""
+        start = self.words_from[nodes]
+        count = self.words_from[nodes + 1] - start
+        of = np.repeat(np.arange(len(nodes)), count)
+        place = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count) + start[of]
+        return of, self.words_at[place]

@@ -1,0 +1,54 @@
+"""The words of a bundle, opened: language model, lexicon, and spellings for all other words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from streamasr.bundle import Bundle, WordSearch
+from streamasr.decoding.g2p import G2p
+from streamasr.decoding.ngram import Ngram
+from streamasr.decoding.speller import Speller
+from streamasr.decoding.spellings import Spellings
+from streamasr.decoding.vocabulary import Vocabulary
+from streamasr.errors import BundleError
+
+LEXICON = ".lex"  # the suffix of a language model's spellings, beside it
+
+
+def open_words(bundle: Bundle, lm: Path | None = None) -> Vocabulary:
+    """The bundle's own words, or those of the language model `lm` (made by `streamasr lm`)."""
+    search = _search(bundle)
+    own = _file(bundle, search, search.lm), _file(bundle, search, search.lexicon)
+    model, lexicon = own if lm is None else (lm, lm.with_suffix(LEXICON))
+    ngram, spellings = Ngram.open(model), Spellings.load(lexicon)
+    if len(spellings.words) and spellings.words.max() >= len(ngram.words):
+        raise BundleError(f"{lexicon}: spells words that {model} does not have; make both with `streamasr lm`")
+    return Vocabulary(ngram, spellings, speller(bundle, ngram, spellings), search.beam)
+
+
+def speller(bundle: Bundle, ngram: Ngram, spellings: Spellings) -> Speller:
+    """Spells words as a lexicon has them, others by the bundle's model of how they are spoken."""
+    search = _search(bundle)
+
+    def listed(word: str) -> list[bytes]:
+        number = ngram.number(word)
+        return [] if number == ngram.unknown else spellings.of_word(number)
+
+    return Speller(listed, bundle.head(search.head)[1], G2p.open(_file(bundle, search, search.g2p)))
+
+
+def spell_like(bundle: Bundle, words: tuple[str, ...]) -> Spellings:
+    """Spellings of other words in the same tokens."""
+    search = _search(bundle)
+    ngram = Ngram.open(_file(bundle, search, search.lm))
+    return speller(bundle, ngram, Spellings.load(_file(bundle, search, search.lexicon))).spell_all(words)
+
+
+def _search(bundle: Bundle) -> WordSearch:
+    if bundle.search is None:
+        raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; use a bundle with a lexicon")
+    return bundle.search
+
+
+def _file(bundle: Bundle, search: WordSearch, name: str) -> Path:
+    return bundle.file(name, search.sha256[name])

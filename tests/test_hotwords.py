@@ -1,0 +1,121 @@
+"""Hotwords and other people's language models: what a user adds to the words of a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import streamasr
+from streamasr.bundle import BeamConfig
+from streamasr.cli import main
+from streamasr.events import Final
+from tests.lm import made_up_arpa
+from tests.test_beam import certain, decode, search
+from tests.test_stream import TOY, noise
+
+
+@pytest.fixture(scope="module")
+def toy() -> streamasr.Recognizer:
+    return streamasr.load(TOY)
+
+
+def said(stream: streamasr.Stream, audio: np.ndarray) -> list[str]:
+    events = [*stream.accept(audio), *stream.finish()]
+    return [event.text for event in events if isinstance(event, Final)]
+
+
+def test_a_word_of_no_list_is_found_when_it_is_hot() -> None:
+    plain = search(config=BeamConfig(lm_weight=0.3, word_bonus=0.0))
+    rows = certain("-b-c-b-")
+    assert "bcb" not in plain.final(decode(plain, rows)).text.split()
+    hot = plain.with_phrases({"bcb": 5.0})
+    found = hot.final(decode(hot, rows))
+    assert found.text == "bcb"
+    assert (found.words[0].first_frame, found.words[0].last_frame) == (1, 5)
+
+
+def test_a_phrase_is_found_as_one_and_written_as_it_was_given() -> None:
+    hot = search(config=BeamConfig(lm_weight=0.3, word_bonus=0.0)).with_phrases({"B  Ab": 9.0})
+    assert hot.final(decode(hot, certain("-b--a-b-"))).text == "B Ab"
+
+
+def test_a_bonus_decides_between_words_that_sound_alike() -> None:
+    rows = certain("-a-b---")
+    for bonuses, text in (({"a": 4.0, "b": 4.0}, "a b"), ({"ab": 8.0}, "ab"), ({"ab": -20.0}, "ab")):
+        hot = search(config=BeamConfig(lm_weight=0.3, word_bonus=0.0)).with_phrases(bonuses)
+        assert hot.final(decode(hot, rows)).text == text
+
+
+def test_hotwords_change_while_a_stream_runs_and_go_with_a_snapshot(toy: streamasr.Recognizer) -> None:
+    audio = noise(21, 12.0)
+    plain = said(toy.stream(), audio)
+    hot = said(toy.stream(hotwords={"bagu": 20.0}), audio)
+    assert not any("bagu" in text for text in plain)
+    assert any("bagu" in text for text in hot)
+
+    stream = toy.stream()
+    events = stream.accept(audio[:96000])
+    stream.hotwords = {"bagu": 20.0}
+    moved = toy.stream(stream.snapshot())
+    assert moved.hotwords == {"bagu": 20.0}
+    rest = [*stream.accept(audio[96000:]), *stream.finish()]
+    assert rest == [*moved.accept(audio[96000:]), *moved.finish()]
+    assert any("bagu" in event.text for event in rest if isinstance(event, Final))
+    assert not any("bagu" in event.text for event in events if isinstance(event, Final))
+
+    stream = toy.stream(hotwords={"bagu": 20.0})
+    stream.hotwords = {}
+    assert said(stream, audio) == plain
+
+
+@pytest.mark.parametrize(
+    ("hotwords", "message"),
+    [({"": 1.0}, "expected a word"), ({"da": 99.0}, "expected -50 to 50"), ({"日本": 1.0}, "cannot be spelled")],
+)
+def test_hotwords_that_make_no_sense_are_refused(toy: streamasr.Recognizer, hotwords: dict, message: str) -> None:
+    with pytest.raises(streamasr.StreamError, match=message):
+        toy.stream(hotwords=hotwords)
+
+
+def test_letters_alone_have_no_hotwords() -> None:
+    with pytest.raises(streamasr.StreamError, match="need words to choose from"):
+        streamasr.load(TOY, greedy=True).stream(hotwords={"da": 1.0})
+
+
+def test_a_language_model_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arpa = made_up_arpa(2, tmp_path / "own.arpa", words=("da", "zorro", "naïve"))
+    assert main(["lm", str(arpa), str(tmp_path / "own.lm"), "--model", str(TOY)]) == 0
+    assert "4 words" in capsys.readouterr().out
+    own = streamasr.load(TOY, lm=tmp_path / "own.lm")
+    texts = " ".join(said(own.stream(), noise(22, 20.0))).split()
+    assert texts
+    assert set(texts) <= {"da", "zorro", "naïve"}
+    with pytest.raises(streamasr.BundleError, match=r"other\.lm: cannot be read"):
+        streamasr.load(TOY, lm=tmp_path / "other.lm")
+
+
+def test_the_best_texts_come_with_their_scores(toy: streamasr.Recognizer) -> None:
+    audio = noise(23, 10.0)
+    stream = toy.stream(n_best=5)
+    finals = [e for e in [*stream.accept(audio), *stream.finish()] if isinstance(e, Final)]
+    assert finals
+    for final in finals:
+        assert 1 <= len(final.alternatives) <= 5
+        assert final.alternatives[0][0] == final.text
+        scores = [score for _, score in final.alternatives]
+        assert scores == sorted(scores, reverse=True)
+    assert any(len(final.alternatives) > 1 for final in finals)
+
+
+def test_a_grammar_leaves_nothing_else_to_be_said(tmp_path: Path) -> None:
+    (tmp_path / "orders.grammar").write_text("da [be] (di | do)\n")
+    recognizer = streamasr.load(TOY, grammar=tmp_path / "orders.grammar")
+    texts = said(recognizer.stream(), noise(24, 15.0))
+    assert texts
+    assert set(texts) <= {"da di", "da do", "da be di", "da be do", "<other>"}
+    with pytest.raises(streamasr.BundleError, match="leave the others out"):
+        streamasr.load(TOY, grammar=tmp_path / "orders.grammar", greedy=True)
+    with pytest.raises(streamasr.StreamError, match="without a grammar"):
+        recognizer.stream(hotwords={"da": 1.0})
