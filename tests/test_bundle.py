@@ -192,7 +192,7 @@ def test_confidence_is_a_probability() -> None:
         (lambda v: v["graphs"]["fp32"].update(file="../fp32.onnx"), "own folder"),
         (lambda v: v["features"].update(sample_rate=0), "sample_rate"),
         (lambda v: v["heads"][0].update(tokens=["<blank>", "a"]), "space"),
-        (lambda v: v["heads"].pop(), "tokens"),
+        (lambda v: v["heads"].pop(), "search.head"),
     ],
 )
 def test_values_that_cannot_be(tmp_path, change, named):

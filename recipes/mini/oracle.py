@@ -257,7 +257,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=BUNDLED)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--arpa", type=Path, default=Path("work/lm2/sb.arpa"), help="of the bundle's words, any size")
+    parser.add_argument(
+        "--arpa",
+        type=Path,
+        default=Path("work/lm/irst.arpa"),
+        help="of the bundle's words, any size; recipes/lm/RESULTS.md says how it was made",
+    )
     parser.add_argument("--work", type=Path, default=Path("work/oracle"), help="where the pruned model is kept")
     parser.add_argument("--mb", type=float, default=12.0, help="of the pruned model")
     parser.add_argument("--utterances", type=int, default=200)
