@@ -15,6 +15,7 @@ from streamasr.recognizer import Recognizer
 from streamasr.sources import Lost, Microphone
 
 CLEAR = "\r\x1b[K"
+DIM, NORMAL = "\x1b[2m", "\x1b[0m"  # what may still be taken back, and what not
 
 
 class Screen:
@@ -39,7 +40,10 @@ class Screen:
             elif isinstance(event, Partial) and self._live:
                 self._clear()
                 width = max(shutil.get_terminal_size().columns - 1, 8)
-                self._out.write(event.text if len(event.text) <= width else "…" + event.text[1 - width :])
+                text, sure = event.text, len(event.stable)
+                if len(text) > width:  # the end is what changes
+                    text, sure = "…" + text[1 - width :], max(sure - (len(text) - width), 0)
+                self._out.write(text[:sure] + (DIM + text[sure:] + NORMAL if text[sure:] else ""))
                 self._open = True
         self._out.flush()
 

@@ -67,7 +67,7 @@ def test_partials_are_rewritten_on_a_terminal_and_finals_stay():
     screen.show([Partial("he", 0.0, 0.1), Partial("hello", 0.0, 0.4)])
     screen.show([Final("hello you", (), 0.0, 1.0), Gap(1.0, 1.5)])
     screen.close()
-    assert out.getvalue() == "he\r\x1b[Khello\r\x1b[Khello you\n"
+    assert out.getvalue() == "\x1b[2mhe\x1b[0m\r\x1b[K\x1b[2mhello\x1b[0m\r\x1b[Khello you\n"
     assert notes.getvalue() == "[0.50 s of sound lost at 1.0 s]\n"
 
 
@@ -76,9 +76,19 @@ def test_a_long_partial_shows_its_end(monkeypatch):
     out = Terminal()
     screen = terminal.Screen(out, io.StringIO())
     screen.show([Partial("a very long sentence that goes on and on", 0.0, 9.0)])
-    assert out.getvalue() == "…hat goes on and on"  # one column stays free for the cursor
+    assert out.getvalue() == "\x1b[2m…hat goes on and on\x1b[0m"  # one column stays free for the cursor
     screen.close()
     assert out.getvalue().endswith("\r\x1b[K")
+
+
+def test_what_is_certain_is_not_dimmed(monkeypatch):
+    out = Terminal()
+    terminal.Screen(out, io.StringIO()).show([Partial("he is here", 0.0, 1.0, stable="he")])
+    assert out.getvalue() == "he\x1b[2m is here\x1b[0m"
+    monkeypatch.setenv("COLUMNS", "10")
+    out = Terminal()
+    terminal.Screen(out, io.StringIO()).show([Partial("he is here today", 0.0, 1.0, stable="he is here")])
+    assert out.getvalue() == "…re\x1b[2m today\x1b[0m"
 
 
 def test_lost_audio_is_reported(toy, capsys):  # noqa: F811
