@@ -125,6 +125,7 @@ class BeamConfig:
     """How wide a beam search looks, and how its parts are weighed. Natural logarithms."""
 
     hypotheses: int = 200
+    histories: int = 1  # of the hypotheses that differ only in words that no longer matter, so many are kept
     width: float = 14.0  # hypotheses so far below the best are dropped
     token_width: float = 7.0  # so are tokens so far below the frame's best
     blank_skip: float = 0.98  # frames of a blank so probable hold nothing else

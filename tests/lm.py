@@ -23,7 +23,7 @@ def made_up_arpa(seed: int, path: Path, sizes: tuple[int, int] = (12, 20), words
 
     def spread(grams: list[tuple[str, ...]], below: dict[tuple[str, ...], float]) -> tuple[dict, dict]:
         prob, backoff = {}, {}
-        for context in {gram[:-1] for gram in grams}:
+        for context in sorted({gram[:-1] for gram in grams}):
             own = [gram for gram in grams if gram[:-1] == context]
             kept = rng.uniform(0.3, 0.9)
             shares = [rng.random() + 0.1 for _ in own]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +127,9 @@ def test_hypotheses_of_one_future_are_one_and_lose_little_by_it(seed: int) -> No
     best, score = decoder.n_best(state, 1)[0]
     assert score == pytest.approx(expected[best], abs=0.5)
     assert expected[best] == pytest.approx(max(expected.values()), abs=0.5)
+    kept_apart = search(memory=1, config=replace(WIDE, histories=1000))
+    for text, score in kept_apart.n_best(decode(kept_apart, rows), 1000):
+        assert score == pytest.approx(expected.get(text, score), abs=1e-6), "with all histories nothing is lost"
     keys = list(zip(state.node.tolist(), state.last.tolist(), state.lm.tolist(), strict=True))
     assert len(keys) == len(set(keys))
 

@@ -82,23 +82,21 @@ def said(seed: int, sure: float) -> np.ndarray:
     return (rows - np.log(np.exp(rows).sum(1, keepdims=True))).astype(np.float32)
 
 
-@pytest.mark.parametrize(("sure", "short"), [(6.0, CLOSE), (0.0, 0.5)])
-def test_ours_is_not_below_theirs_on_toys(sure: float, short: float, tmp_path: Path) -> None:
-    # In pure noise ours may lose a little: words of one future are one to it, and the alignments of those that were
-    # not the best for a while are lost. flashlight-text keeps every sequence of words apart.
+@pytest.mark.parametrize("sure", [6.0, 0.0])
+def test_ours_is_not_below_theirs_on_toys(sure: float, tmp_path: Path) -> None:
+    # Many histories of one future: with few, the alignments of a text that is not among the best for a while are lost.
     pytest.importorskip("flashlight.lib.text.decoder.kenlm")
     gains = []
     for seed in range(4):
         vocabulary, arpa = toy(tmp_path, seed)
-        vocabulary = replace(vocabulary, config=replace(TOY, hypotheses=500))
+        vocabulary = replace(vocabulary, config=replace(TOY, hypotheses=3000, histories=100))
         search = ours(vocabulary)
         theirs = [Flashlight(vocabulary, arpa, 4, again, beam=500, threshold=50.0) for again in (False, True)]
         for i in range(8):
             rows = said(100 * seed + i, sure)
             best = max(score(rows, one(rows), vocabulary) for one in theirs)
             gains.append(score(rows, search(rows), vocabulary) - best)
-    assert min(gains) >= -short
-    assert np.mean(gains) >= 0.0
+    assert min(gains) >= -CLOSE
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import numpy as np
 from recipes.lm.estimate import Estimate, kneser_ney, mix, pruned, word_log_probs
 from recipes.lm.measure import perplexity
 from recipes.lm.text import CORPORA, Ids, Vocabulary, choose_vocabulary, read_lines
-from recipes.mini.data import G2P, HEADS, LETTERS
+from recipes.mini.data import HEADS, LETTERS, g2p_file
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.decoding.arpa import write_ngram
@@ -37,7 +37,7 @@ NOTE = "3-gram, modified Kneser-Ney, of LibriSpeech's training transcripts (CC B
 
 def pronounce(words: tuple[str, ...], shared: Path) -> Spellings:
     """All variants of CMUdict's words, and the best guess for the others. Marks such as <unk> have none."""
-    lexicon, g2p = read_lexicon(shared / "lexicon" / "cmudict.dict"), G2p.open(G2P)
+    lexicon, g2p = read_lexicon(shared / "lexicon" / "cmudict.dict"), G2p.open(g2p_file())
     places = {phone: i for i, phone in enumerate(HEADS["phones"])}
 
     def listed(word: str) -> list[bytes]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from streamasr.bundle import Source
 from streamasr.decoding.g2p import G2p
-from streamasr.errors import StreamasrError
+from streamasr.recognizer import BUNDLED
 from streamasr.training.lexicon import PHONES, read_lexicon
 from streamasr.training.loop import Corpus
 from streamasr.training.manifest import read_manifest
 
-G2P = Path("work/g2p/en.g2p")  # written by recipes.g2p.train
+TRAINED_G2P = Path("work/g2p/en.g2p")  # written by recipes.g2p.train
 LETTERS = [" ", "'", *string.ascii_lowercase]
 HEADS = {"letters": ["<blank>", *LETTERS], "phones": ["<blank>", *PHONES]}
 
@@ -32,6 +32,11 @@ def _recording(clip: Path) -> str:
     return "-".join(clip.stem.split("-")[:2])
 
 
+def g2p_file() -> Path:
+    """What recipes.g2p has trained, or else what is bundled."""
+    return TRAINED_G2P if TRAINED_G2P.exists() else BUNDLED / "words.g2p"
+
+
 def corpus(shared: Path, cache: Path) -> Corpus:
     """../shared as the recipe uses it; training words that CMUdict lacks are pronounced by the model of recipes.g2p.
 
@@ -41,9 +46,7 @@ def corpus(shared: Path, cache: Path) -> Corpus:
     dev = read_manifest(shared / "speech" / "dev.jsonl", LETTERS)
     lexicon = read_lexicon(shared / "lexicon" / "cmudict.dict")
     unknown = {word for u in train for word in u.text.split()} - lexicon.keys()
-    if not G2P.exists():
-        raise StreamasrError(f"{G2P}: not there; run python -m recipes.g2p.train first")
-    g2p = G2p.open(G2P)
+    g2p = G2p.open(g2p_file())
     unknown -= {word for u in dev for word in u.text.split()}
     lexicon |= {word: g2p.pronounce(word) for word in sorted(unknown)}
     return Corpus(train=train, dev=dev, noise=noise_files(shared, held_out=False), lexicon=lexicon, cache=cache)

@@ -43,6 +43,7 @@ SETTINGS: dict[str, dict[str, float]] = {
     "width 20": {"width": 20.0},
     "token width 5": {"token_width": 5.0},
     "token width 12": {"token_width": 12.0},
+    "3 histories of one future": {"histories": 3},
     "no frame skipped": {"blank_skip": 1.1},
     "blank skip 0.9": {"blank_skip": 0.9},
     "pauses of any length in words": {"pause": 10_000},

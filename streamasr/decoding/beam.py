@@ -2,8 +2,8 @@
 
 A hypothesis is a sequence of words and a place in the tree of the next one. Its probability is the
 sum over all alignments (Graves 2012; Hannun et al. 2014), kept apart for those that end in the
-blank and those that end in its last token. Hypotheses whose future is the same (place, last token,
-state of the language model) but whose words are not are one to the search: only the best lives on.
+blank and those that end in its last token. Of hypotheses whose future is the same (place, last token,
+state of the language model) but whose words are not, only the best few live on.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ class BeamSearch:
             rank=np.concatenate([stay_rank[staying], grown_rank, end_rank]),
         )
         letter_frame = state.frame if best_token != BLANK else state.letter_frame
-        return self._settle(state, lp, letter_frame, candidates.merged().best(self.config.hypotheses))
+        return self._settle(
+            state, lp, letter_frame, candidates.merged(self.config.histories).best(self.config.hypotheses)
+        )
 
     def _without_pauses(self, state: BeamState) -> BeamState:
         """Nobody pauses for long within a word: then it was none, and the next one may begin."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,29 +41,40 @@ class Candidates:
             return self
         return self.take(np.argpartition(-self.rank, count)[:count])
 
-    def merged(self) -> Candidates:
-        """One of each future (node, last token, language model): the best, with all alignments of its words."""
+    def merged(self, histories: int) -> Candidates:
+        """One of each history and future (node, last token, language model), with all its alignments.
+
+        Of those that have a future in common only the best `histories` are left.
+        """
         place = (self.node.astype(np.uint64) << np.uint64(6)) | self.last.astype(np.uint64)
-        key = (self.lm.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)) ^ (place * np.uint64(0x94D049BB133111EB))
-        key ^= key >> np.uint64(31)
+        future = (self.lm.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)) ^ (place * np.uint64(0x94D049BB133111EB))
+        future ^= future >> np.uint64(31)
+        summed, places = self._summed((future ^ self.history) * np.uint64(0x9E3779B97F4A7C15))
+        future = future[places]
+        order = np.lexsort((-summed.rank, future))
+        begins = np.ones(len(order), dtype=bool)
+        begins[1:] = future[order[1:]] != future[order[:-1]]
+        at = np.arange(len(order))
+        nth = at - np.maximum.accumulate(np.where(begins, at, 0))
+        return summed.take(order[nth < histories])
+
+    def _summed(self, key: Names) -> tuple[Candidates, Ints]:
+        """One of each key: the best, with the alignments of all; and where these were."""
         order = np.argsort(key, kind="stable")
         key, rank = key[order], self.rank[order]
         starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
         if len(starts) == len(key):
-            return self
+            return self, np.arange(len(key))
         group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(key))))
         best = np.maximum.reduceat(rank, starts)
         at_best = np.flatnonzero(rank == best[group])
         leader = np.empty(len(starts), dtype=np.int64)
         leader[group[at_best[::-1]]] = at_best[::-1]  # the first of equals
-        history = self.history[order]
-        other = history != history[leader[group]]
-        blank = np.logaddexp.reduceat(np.where(other, NEVER, self.blank[order]), starts)
-        label = np.logaddexp.reduceat(np.where(other, NEVER, self.label[order]), starts)
+        blank = np.logaddexp.reduceat(self.blank[order], starts)
+        label = np.logaddexp.reduceat(self.label[order], starts)
         chosen = self.take(order[leader])
         gained = np.logaddexp(blank, label) - np.logaddexp(chosen.blank, chosen.label)
-        values = {f.name: getattr(chosen, f.name) for f in fields(chosen)}
-        return Candidates(**{**values, "blank": blank, "label": label, "rank": chosen.rank + gained})
+        return replace(chosen, blank=blank, label=label, rank=chosen.rank + gained), order[leader]
 
 
 def longer(history: Names, word: NDArray[np.int32]) -> Names:
