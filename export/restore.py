@@ -18,11 +18,11 @@ from streamasr.errors import BundleError
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 
 
-def restore(bundle: Bundle, graph: str = "fp32") -> AcousticModel:
+def restore(bundle: Bundle) -> AcousticModel:
     """The model in eval mode, its weights as the graph stores them.
 
     The exporter renames, transposes and joins parameters as it likes. So a second model of the same
-    shape, whose parameters count 0, 1, 2, ..., goes through it too: its graph shows at every place
+    shape, whose parameters count 1, 2, 3, ..., goes through it too: its graph shows at every place
     which parameter stands there. Raises BundleError if the result does not compute what the bundle does.
     """
     config = {"heads": {h.name: list(h.tokens) for h in bundle.heads}, "features": vars(bundle.features)}
@@ -30,7 +30,7 @@ def restore(bundle: Bundle, graph: str = "fp32") -> AcousticModel:
     parts = list(model.state_dict().values())
     count = sum(part.numel() for part in parts)
     assert count < 2**24, "more parameters than fp32 can count"
-    described, path = bundle.graph(graph)
+    described, path = bundle.graph("fp32")
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         _spread(parts, np.arange(1, count + 1, dtype=np.float32))
         write_graph(model, described.block, Path(folder) / "places.onnx")

@@ -7,11 +7,12 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamasr.decoding.backoff import Numbering
 
 CORPORA = (  # name, file, weight of its words when the vocabulary is chosen
     ("transcripts", "librispeech-train-transcripts.txt.xz", 2),
@@ -22,21 +23,8 @@ WORD = re.compile(r"[a-z']*[a-z][a-z']*")
 Ids = NDArray[np.uint16]
 
 
-@dataclass(frozen=True)
-class Vocabulary:
-    """The words that the model knows, `<unk>` first, the others sorted."""
-
-    words: tuple[str, ...]
-
-    @property
-    def end(self) -> int:
-        """The id of </s>."""
-        return len(self.words)
-
-    @property
-    def start(self) -> int:
-        """The id of <s>."""
-        return len(self.words) + 1
+class Vocabulary(Numbering):
+    """The words that the model knows."""
 
     def encode(self, lines: Iterable[str]) -> Ids:
         """Sentences one after the other, each between <s> and </s>."""

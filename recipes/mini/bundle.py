@@ -13,7 +13,7 @@ from pathlib import Path
 from export.onnx import make_bundle
 from export.words import add_words
 from recipes.mini.card import write_card
-from recipes.mini.data import corpus, g2p_file, speech_sources
+from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
 from recipes.mini.tune import tune
 from recipes.program import run
 from streamasr.bundle import BeamConfig
@@ -25,7 +25,8 @@ from streamasr.training.checkpoint import load_model
 from streamasr.training.data import AudioCache
 from streamasr.training.loop import Corpus
 
-LM, LEXICON = Path("work/lm/en.lm"), Path("work/lm/en.lex")  # written by recipes.lm.build
+# Written by recipes.lm.build and recipes.g2p.train; not the bundle's own, which makes way for the new one.
+WORDS = (Path("work/lm/en.lm"), Path("work/lm/en.lex"), TRAINED_G2P)
 
 
 def letter_error(model: AcousticModel, data: Corpus, cache: AudioCache) -> float:
@@ -59,12 +60,12 @@ def main() -> None:
     checkpoints = sorted(arguments.work.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
     if not checkpoints:
         raise StreamasrError(f"{arguments.work}: no epoch-*.pt there; run recipes.mini.train first")
-    if not LM.exists():
-        raise StreamasrError(f"{LM}: not there; run python -m recipes.lm.build first")
+    if missing := [str(path) for path in WORDS if not path.exists()]:
+        raise StreamasrError(f"{', '.join(missing)}: not there; run recipes.g2p.train and recipes.lm.build first")
     model = choose_average(checkpoints, corpus(arguments.shared, arguments.cache))
     bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
     print(f"{arguments.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
-    add_words(arguments.out, "phones", (LM, LEXICON, g2p_file()), BeamConfig())
+    add_words(arguments.out, "phones", WORDS, BeamConfig())
     tune(arguments.out, arguments.shared)
     write_card(arguments.out)
 

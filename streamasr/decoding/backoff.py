@@ -30,11 +30,10 @@ class Level:
 
 
 @dataclass(frozen=True)
-class Arpa:
-    """A back-off model. `levels[0]` holds every word, `</s>` and `<s>`, so there key = place."""
+class Numbering:
+    """The ids of words: `<unk>` is 0, the others follow sorted, then come `</s>` and `<s>`."""
 
     words: tuple[str, ...]
-    levels: tuple[Level, ...]
 
     @property
     def end(self) -> int:
@@ -45,6 +44,13 @@ class Arpa:
     def start(self) -> int:
         """The id of <s>."""
         return len(self.words) + 1
+
+
+@dataclass(frozen=True)
+class Arpa(Numbering):
+    """A back-off model. `levels[0]` holds every word, `</s>` and `<s>`, so there key = place."""
+
+    levels: tuple[Level, ...]
 
     @property
     def counts(self) -> tuple[int, ...]:
