@@ -28,8 +28,9 @@ from streamasr.training.augment import AugmentConfig  # noqa: E402
 from streamasr.training.checkpoint import load_checkpoint, load_model  # noqa: E402
 from streamasr.training.config import OptimiserConfig, TrainConfig  # noqa: E402
 from streamasr.training.data import AudioCache, Batch, BatchConfig, BatchDataset, encode_text, plan_epoch  # noqa: E402
-from streamasr.training.loop import Corpus, Objective, Trainer, learning_rate  # noqa: E402
+from streamasr.training.loop import Corpus, Objective, Trainer  # noqa: E402
 from streamasr.training.manifest import Utterance, read_manifest  # noqa: E402
+from streamasr.training.optimiser import learning_rate, make_optimisers  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 RATE = 16000
@@ -166,6 +167,16 @@ def test_the_rate_warms_up_and_ends_at_zero() -> None:
     assert learning_rate(config, 99, 0.5) == pytest.approx(0.5)
     for progress in (1.0, 1.3):  # half an epoch more than was asked for
         assert learning_rate(config, 99, progress) == pytest.approx(0.0)
+
+
+def test_muon_moves_the_cells_matrices_and_adamw_all_else() -> None:
+    model = tiny_model()
+    muon, adamw = make_optimisers(model, OptimiserConfig())
+    names = {id(weights): name for name, weights in model.named_parameters()}
+    moved = [[names[id(p)] for group in o.param_groups for p in group["params"]] for o in (muon, adamw)]
+    assert moved[0] and all("cell.rnn.weight" in name for name in moved[0])
+    assert sorted(moved[0] + moved[1]) == sorted(names.values())
+    assert len(make_optimisers(model, OptimiserConfig(muon=False))) == 1
 
 
 # Batches

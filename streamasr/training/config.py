@@ -15,12 +15,13 @@ from streamasr.training.data import BatchConfig
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW, its rate warmed up linearly and then led to zero along a cosine."""
+    """The rate is warmed up linearly and then led to zero along a cosine."""
 
     rate: float = 1.6e-3
     warm_up_steps: int = 600
     weight_decay: float = 0.01
     clip_norm: float = 1.0
+    muon: bool = True  # for the cells' matrices; AdamW for the rest, or for all
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Batch:
 
 
 def plan_epoch(seconds: Sequence[float], config: BatchConfig, rng: np.random.Generator) -> list[list[Item]]:
-    """One pass over all utterances: glued at random, grouped by length, batches in random order."""
+    """One pass over all utterances: glued at random, grouped by length, pairs of batches in random order."""
     items: list[Item] = []
     for i in rng.permutation(len(seconds)):
         last = items[-1] if items else Item((), math.inf)
@@ -116,7 +116,9 @@ def plan_epoch(seconds: Sequence[float], config: BatchConfig, rng: np.random.Gen
         if batches[-1] and item.seconds * (len(batches[-1]) + 1) > config.batch_s:
             batches.append([])
         batches[-1].append(item)
-    return [batches[i] for i in rng.permutation(len(batches))]
+    # Two processes that take neighbours wait little for one another: those are about as long.
+    pairs = rng.permutation((len(batches) + 1) // 2)
+    return [batch for i in pairs for batch in batches[2 * i : 2 * i + 2]]
 
 
 class BatchDataset(Dataset[Batch]):

@@ -25,7 +25,8 @@ from streamasr.training.config import TrainConfig
 from streamasr.training.curve import plot_curve
 from streamasr.training.data import RATE, AudioCache, Batch, BatchDataset, encode_text
 from streamasr.training.manifest import Utterance
-from streamasr.training.objective import Objective, learning_rate
+from streamasr.training.objective import Objective
+from streamasr.training.optimiser import learning_rate, make_optimisers
 
 Lexicon = dict[str, list[list[str]]]
 
@@ -65,9 +66,7 @@ class Trainer:
         self.dev_cache = AudioCache([u.audio for u in self.dev], corpus.cache)
         self.model = AcousticModel(ModelConfig.from_dict({"heads": heads, **config.model}))
         self.objective = Objective(self.model, config)
-        self.optimiser = torch.optim.AdamW(
-            self.model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=config.optimiser.weight_decay
-        )
+        self.optimisers = make_optimisers(self.model, config.optimiser)
         self.epoch, self.batch, self.step, self.audio_s, self.spent_s = 0, 0, 0, 0.0, 0.0
         if (folder / "last.pt").exists():
             self._resume(load_checkpoint(folder / "last.pt"))
@@ -133,15 +132,16 @@ class Trainer:
     def _update(self, batch: Batch, progress: float) -> float:
         # Every draw depends on the step alone, so a continued run draws what an unbroken one would.
         torch.manual_seed(hash((self.config.seed, self.step, self.rank)) % 2**63)
-        for group in self.optimiser.param_groups:
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
             group["lr"] = learning_rate(self.config, self.step, progress)
         self.parallel.train()
         loss = self.parallel(batch, torch.default_generator)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm)
         if torch.isfinite(norm):
-            self.optimiser.step()
+            for optimiser in self.optimisers:
+                optimiser.step()
         return float(loss.detach())
 
     def _report(self, loss: float, per_rank: int, total: int, bar: Any) -> None:
@@ -194,7 +194,7 @@ class Trainer:
                 "config": self.config.to_dict(),
                 "model_config": self.model.config.to_dict(),
                 "model": self.model.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
+                "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
                 "epoch": self.epoch,
                 "batch": self.batch,
                 "step": self.step,
@@ -211,7 +211,8 @@ class Trainer:
                 "continue it with its own configuration, or start in a new folder"
             )
         self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
+        for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
+            optimiser.load_state_dict(state)
         self.epoch, self.batch, self.step = saved["epoch"], saved["batch"], saved["step"]
         self.audio_s, self.spent_s = saved["audio_s"], saved["spent_s"]
         if saved["world"] != self.world:  # another number of processes: keep the place in the epoch

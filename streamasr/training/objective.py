@@ -1,8 +1,6 @@
-"""What a step of training minimises, and how large it is."""
+"""What a step of training minimises."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +49,3 @@ class Objective(nn.Module):
             log_probs.transpose(0, 1), torch.cat(targets), frames, lengths, reduction="sum", zero_infinity=True
         )
         return losses / max(int(lengths.sum()), 20 * len(targets))  # noise alone has no tokens to divide by
-
-
-def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up over steps, cosine to zero over progress 0..1."""
-    peak = config.optimiser.rate
-    warm = min(1.0, (step + 1) / config.optimiser.warm_up_steps)
-    return peak * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,35 @@
+"""How a step of training changes the weights, and how large it is."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from streamasr.nn.acoustic_model import AcousticModel
+from streamasr.training.config import OptimiserConfig, TrainConfig
+
+
+def make_optimisers(model: AcousticModel, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices of the cells, if asked for, and AdamW for all else.
+
+    Muon's steps are scaled to the size of AdamW's (Liu et al. 2025), so one rate serves both.
+    """
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
+    for name, weights in model.named_parameters():
+        (matrices if config.muon and ".cell." in name and weights.ndim == 2 else others).append(weights)
+    adamw = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay)
+    if not matrices:
+        return [adamw]
+    muon = torch.optim.Muon(
+        matrices, lr=0.0, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    return [muon, adamw]
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up over steps, cosine to zero over progress 0..1."""
+    peak = config.optimiser.rate
+    warm = min(1.0, (step + 1) / config.optimiser.warm_up_steps)
+    return peak * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
