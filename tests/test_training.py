@@ -174,7 +174,8 @@ def test_muon_moves_the_cells_matrices_and_adamw_all_else() -> None:
     muon, adamw = make_optimisers(model, OptimiserConfig())
     names = {id(weights): name for name, weights in model.named_parameters()}
     moved = [[names[id(p)] for group in o.param_groups for p in group["params"]] for o in (muon, adamw)]
-    assert moved[0] and all("cell.rnn.weight" in name for name in moved[0])
+    assert moved[0]
+    assert all("cell.rnn.weight" in name for name in moved[0])
     assert sorted(moved[0] + moved[1]) == sorted(names.values())
     assert len(make_optimisers(model, OptimiserConfig(muon=False))) == 1
 
