@@ -73,7 +73,8 @@ def _store_half(graph: onnx.GraphProto) -> None:
         values = numpy_helper.to_array(tensor)
         if values.dtype != np.float32 or values.size < SMALL:
             continue
-        half = values.astype(np.float16)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
         if not np.array_equal(half.astype(np.float32), values):
             continue  # the DFT and the mel filters: constants that must stay exact
         name = tensor.name

@@ -66,6 +66,7 @@ def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[So
             features=config.features,
             heads=tuple(Head(head, tuple(tokens)) for head, tokens in config.heads.items()),
             graphs={"fp32": graph},
+            default="fp32",
             network=network,
             tuning={"greedy": Tuning()},
             search=None,

@@ -58,7 +58,12 @@ def _weights(path: Path) -> list[tuple[tuple[int, int], NDArray[np.float32]]]:
     """(node, input) -> the stored tensor there, in the graph's order: one tensor may stand at several places."""
     graph = onnx.load(path).graph
     stored = {t.name.removesuffix(".half"): numpy_helper.to_array(t).astype(np.float32) for t in graph.initializer}
-    own = [node for node in graph.node if not (node.op_type == "Cast" and node.input[0].endswith(".half"))]
+    own = []
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in stored:  # equal parameters, stored once
+            stored[node.output[0]] = stored[node.input[0]]
+        elif not (node.op_type == "Cast" and node.input[0].endswith(".half")):
+            own.append(node)
     return [
         ((number, place), stored[name])
         for number, node in enumerate(own)

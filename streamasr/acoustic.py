@@ -20,8 +20,9 @@ AUDIO, LOG_PROBS, NEW = "audio", "log_probs", "new."  # names in every graph; st
 class Acoustic:
     """A session shared by all streams; it holds no state of any of them."""
 
-    def __init__(self, bundle: Bundle, graph: str = "fp32", threads: int = 1) -> None:
-        self.graph, path = bundle.graph(graph)
+    def __init__(self, bundle: Bundle, graph: str | None = None, threads: int = 1) -> None:
+        """graph: one of bundle.graphs; None: its default."""
+        self.graph, path = bundle.graph(graph or bundle.default)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

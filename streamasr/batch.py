@@ -35,6 +35,7 @@ class Job:
     format: str = "txt"
     output_dir: Path | None = None
     model: Path | None = None
+    graph: str | None = None  # in place of the one the model prefers
     rate: int | None = None  # of raw samples on standard input
     endpoint: tuple[EndpointRule, ...] | None = None  # in place of the model's
     greedy: bool = False  # without the model's words
@@ -44,7 +45,7 @@ class Job:
 
     def load(self) -> Recognizer:
         """The recogniser that these files want."""
-        return load(self.model, greedy=self.greedy, lm=self.lm, grammar=self.grammar)
+        return load(self.model, self.graph, greedy=self.greedy, lm=self.lm, grammar=self.grammar)
 
     def target(self, name: str) -> Path | None:
         """The file that `name`'s transcript goes to; None is standard output."""
@@ -76,9 +77,7 @@ def run(names: Sequence[str], job: Job, jobs: int = 1) -> int:
         except OSError as error:
             raise OutputError(f"{job.output_dir}: cannot be made: {error.strerror}") from error
     good = True
-    recognizer = load(
-        job.model, greedy=job.greedy
-    )  # here too: a bad model is found before workers start, and one of them may die
+    recognizer = job.load()  # here too: a bad model is found before workers start, and one of them may die
     with _workers([name for name in names if name != STDIN], jobs, job) as waiting:
         bar = tqdm(total=len(names), unit="file", disable=not _show_bar(job) or len(names) < 2)
         for name in names:

@@ -16,7 +16,7 @@ from typing import Any
 from streamasr.errors import BundleError
 from streamasr.strict import StrictError, parse
 
-FORMAT = 2
+FORMAT = 3
 METADATA = "bundle.json"
 
 
@@ -174,6 +174,7 @@ class Bundle:
     features: FeatureConfig
     heads: tuple[Head, ...]  # in the order of the graph's output
     graphs: dict[str, Graph]
+    default: str  # the graph that is used unless another is asked for
     network: dict[str, Any]  # configuration from which torch builds the same network
     tuning: dict[str, Tuning]  # decoder, "greedy" or "beam" -> what was measured of it
     search: WordSearch | None  # None: letters only, decoded greedily
@@ -265,6 +266,7 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         conditions["search.sha256 of search's files"] = set(search.sha256) == set(files)
         conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in files)
         conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
+    conditions["default among the graphs"] = bundle.default in bundle.graphs
     conditions["tuning of the decoder 'greedy'"] = "greedy" in bundle.tuning
     for name, graph in bundle.graphs.items():
         where = f"graphs.{name}: "

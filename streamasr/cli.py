@@ -13,7 +13,7 @@ from streamasr import batch, lm
 from streamasr.bundle import EndpointRule
 from streamasr.endpoint import LAST_RESORT
 from streamasr.errors import StreamasrError
-from streamasr.recognizer import load
+from streamasr.recognizer import Recognizer, load
 from streamasr.stream import check_hotwords
 from streamasr.version import __version__
 from streamasr.writers import WRITERS
@@ -93,6 +93,8 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--lm", type=Path, metavar="PATH", help="language model made by `streamasr lm`")
         command.add_argument("--grammar", type=Path, metavar="FILE", help="all that may be said; the rest is <other>")
         command.add_argument("--greedy", action="store_true", help="letter by letter, without words to choose from")
+    for command in (transcribe, live, inspect):
+        command.add_argument("--graph", metavar="NAME", help="int8 or fp32 (default: the one the model prefers)")
     for command in (transcribe, live, inspect, bench):
         command.add_argument("--model", type=Path, metavar="PATH", help="folder of a bundle (default: the bundled one)")
     return parser
@@ -131,6 +133,7 @@ def _transcribe(options: argparse.Namespace) -> int:
         format=options.format,
         output_dir=options.output_dir,
         model=options.model,
+        graph=options.graph,
         rate=options.rate,
         endpoint=_endpoint(options),
         greedy=options.greedy,
@@ -154,11 +157,15 @@ def _usage(message: str) -> int:
     return 2
 
 
+def _load(options: argparse.Namespace) -> Recognizer:
+    return load(options.model, options.graph, greedy=options.greedy, lm=options.lm, grammar=options.grammar)
+
+
 def _live(options: argparse.Namespace) -> int:
     from streamasr import terminal
     from streamasr.sources import open_microphone
 
-    recognizer = load(options.model, greedy=options.greedy, lm=options.lm, grammar=options.grammar)
+    recognizer = _load(options)
     microphone = open_microphone(options.device)
     return terminal.run(recognizer, microphone, _endpoint(options), dict(options.hotwords))
 
@@ -174,7 +181,7 @@ def _devices(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from streamasr.inspect import draw
 
-    recognizer = load(options.model, greedy=options.greedy, lm=options.lm, grammar=options.grammar)
+    recognizer = _load(options)
     draw(recognizer, options.audio, options.output)
     return 0
 

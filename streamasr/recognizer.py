@@ -30,7 +30,7 @@ class Recognizer:
     def __init__(
         self,
         bundle: Bundle,
-        graph: str = "fp32",
+        graph: str | None = None,
         *,
         greedy: bool = False,
         lm: Path | None = None,
@@ -96,7 +96,7 @@ class Recognizer:
 
 def load(
     path: str | Path | None = None,
-    graph: str = "fp32",
+    graph: str | None = None,
     *,
     greedy: bool = False,
     lm: str | Path | None = None,
@@ -104,6 +104,7 @@ def load(
 ) -> Recognizer:
     """The bundled model, or the bundle in the folder `path`.
 
+    graph: which of the bundle's graphs computes, "fp32" or "int8"; None: the one that the bundle prefers.
     lm: a language model made by `streamasr lm`, in place of the bundle's. grammar: a file of all the phrases that
     may be said; other speech comes out as `<other>`. greedy: letter by letter, without words.
     """

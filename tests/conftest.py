@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads that wait for one another on small tensors
+
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path

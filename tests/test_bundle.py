@@ -51,6 +51,7 @@ def bundle(tmp_path: Path) -> Bundle:
                 parity=1e-6,
             )
         },
+        default="fp32",
         network={"width": 24, "lookahead": [1, 2, 0]},
         tuning={"greedy": Tuning(Timing(start=-640, end=320), ConfidenceModel(bias=0.5), 0.2)},
         search=None,
@@ -98,8 +99,8 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "list for an object": (lambda v: v.update(graphs=[]), r"graphs: expected an object, got \[\]"),
     "null": (lambda v: v.update(name=None), r"name: expected str, got None"),
     "token not text": (lambda v: v["heads"][0]["tokens"].append(7), r"heads\[0\]\.tokens\[3\]: expected str, got 7"),
-    "format of the future": (lambda v: v.update(format=3), "format 3, this version of streamasr reads format 2"),
-    "no format": (lambda v: v.pop("format"), "format None, this version of streamasr reads format 2"),
+    "format of the future": (lambda v: v.update(format=4), "format 4, this version of streamasr reads format 3"),
+    "no format": (lambda v: v.pop("format"), "format None, this version of streamasr reads format 3"),
 }
 
 

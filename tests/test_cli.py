@@ -57,6 +57,22 @@ def test_several_files_are_told_apart(wav, expected):
     assert done.stdout == 2 * f"==> {wav} <==\n{expected.text}\n"
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_job_hears_with_the_grammar_that_was_asked_for(wav, expected, tmp_path, jobs):
+    (tmp_path / "one.grammar").write_text("ba be\n")
+    done = transcribe(wav, "--grammar", tmp_path / "one.grammar", "--jobs", jobs)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) <= {"ba", "be", "<other>"}
+    assert done.stdout != expected.text + "\n"
+
+
+def test_a_graph_is_chosen_by_name(wav, expected):
+    assert transcribe(wav, "--graph", "fp32").stdout == expected.text + "\n"
+    done = transcribe(wav, "--graph", "int4")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"streamasr: {TOY}: has no graph 'int4', only fp32\n"
+
+
 @pytest.mark.parametrize("name", ["txt", "srt", "vtt", "json", "ctm"])
 def test_output_dir_holds_name_dot_format(wav, expected, tmp_path, name):
     done = transcribe(wav, "--format", name, "--output-dir", tmp_path / "new" / "folder")

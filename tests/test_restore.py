@@ -35,6 +35,13 @@ def test_every_weight_comes_back(cell: str, tmp_path: Path) -> None:
         assert torch.equal(found[name], weight), name
 
 
+def test_equal_parameters_which_are_stored_once_come_back() -> None:
+    found = restore(read_bundle(Path(__file__).parent / "data" / "toy"))
+    for norm in (found.body.stages["gru1"].norm, found.body.stages["heads"].norm):
+        assert torch.equal(norm.weight, torch.ones_like(norm.weight))
+        assert torch.equal(norm.bias, torch.zeros_like(norm.bias))
+
+
 def test_a_graph_of_another_shape_is_refused(tiny_bundle_of: Callable[[str], Any]) -> None:
     bundle = tiny_bundle_of("gru")
     other = replace(bundle, network={**bundle.network, "conv_channels": 24})
