@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module, metadata
@@ -18,6 +17,8 @@ import soxr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from streamasr import bench_network
+from streamasr.bench_network import CLOCK
 from streamasr.events import Event, Final
 from streamasr.footprint import cold_start_s, folder_bytes, install_bytes, one_core, processor_name, transcribing_bytes
 from streamasr.recognizer import Recognizer, load
@@ -32,9 +33,6 @@ PIECES_MS = (40, 160, 640)
 SYNTHETIC_S = 6.0  # length of a made-up utterance
 MEMORY_S = 180.0  # length of the recording whose transcription shows the peak of memory
 PEER_HZ = 16000
-
-# Processor time of the calling thread, which does all the work: what else runs on the machine is not counted.
-CLOCK = time.thread_time if time.get_clock_info("thread_time").resolution <= 1e-6 else time.perf_counter
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,14 @@ class Heard:
     seconds: float = 0.0
 
 
-def run(model: Path | None, manifest: Path | None, utterances: int) -> int:
-    """Measure and print a table. Without a manifest the audio is synthetic, and there are no error rates."""
+def run(model: Path | None, manifest: Path | None, utterances: int, streams: int = 0) -> int:
+    """Measure and print a table. Without a manifest the audio is synthetic, and there are no error rates.
+
+    streams: so many are also stepped together.
+    """
     with one_core():
         recognizer = load(model)
-        rows, notes = measure(recognizer, manifest, utterances)
+        rows, notes = measure(recognizer, manifest, utterances, streams)
     for note in [*_heading(recognizer), *notes]:
         print(note)
     print()
@@ -79,7 +80,9 @@ def run(model: Path | None, manifest: Path | None, utterances: int) -> int:
     return 0
 
 
-def measure(recognizer: Recognizer, manifest: Path | None, utterances: int) -> tuple[list[Row], list[str]]:
+def measure(
+    recognizer: Recognizer, manifest: Path | None, utterances: int, streams: int = 0
+) -> tuple[list[Row], list[str]]:
     """All rows of the table, and what must be known to read them."""
     heard = _hear_all(recognizer, manifest, utterances, _pocketsphinx(recognizer) if manifest else None)
     notes = [_describe_audio(manifest, len(heard.references), heard.seconds)]
@@ -88,7 +91,11 @@ def measure(recognizer: Recognizer, manifest: Path | None, utterances: int) -> t
     elif manifest:
         notes.append("pocketsphinx: not installed; to hear the same audio with it: pip install 'streamasr[bench]'")
     rows = _error_rates(heard, notes) if manifest else []
-    return rows + _speed(recognizer, heard) + _footprint(recognizer, heard), notes
+    rows += _speed(recognizer, heard)
+    rows += [Row(*row) for row in bench_network.graphs(recognizer.bundle, np.concatenate(heard.kept))]
+    if streams:
+        rows += [Row(*row) for row in bench_network.streams(recognizer.bundle, heard.kept, streams)]
+    return rows + _footprint(recognizer, heard), notes
 
 
 def _hear_all(recognizer: Recognizer, manifest: Path | None, utterances: int, listen: Listen | None) -> Heard:

@@ -73,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure speed and memory on this machine")
     bench.add_argument("--manifest", type=Path, metavar="JSONL", help="transcribed speech, for error rates too")
     bench.add_argument("--utterances", type=_positive, default=50, metavar="N", help="of the manifest (default 50)")
+    bench.add_argument(
+        "--streams", type=_positive, default=0, metavar="N", help="also N streams of greedy letters at once"
+    )
     bench.set_defaults(run=_bench)
 
     lm.add_parser(commands)
@@ -189,7 +192,7 @@ def _inspect(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from streamasr.bench import run
 
-    return run(options.model, options.manifest, options.utterances)
+    return run(options.model, options.manifest, options.utterances, options.streams)
 
 
 if __name__ == "__main__":

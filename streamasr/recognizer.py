@@ -16,9 +16,9 @@ from streamasr.decoding.greedy import Greedy
 from streamasr.decoding.hypothesis import Decoder
 from streamasr.decoding.rejection import GrammarSearch
 from streamasr.errors import AudioError, BundleError
-from streamasr.events import Final, Transcript
+from streamasr.events import Event, Final, Transcript
 from streamasr.sources import AudioSource, open_file
-from streamasr.stream import Engine, Stream
+from streamasr.stream import Engine, Stream, accept_together
 from streamasr.words import open_words
 
 BUNDLED = Path(__file__).parent / "models" / "en-mini"
@@ -71,6 +71,15 @@ class Recognizer:
         much); `stream.hotwords` changes them while the stream runs.
         """
         return Stream(self._engine, snapshot, endpoint, n_best, hotwords)
+
+    def accept(
+        self, streams: Sequence[Stream], pieces: Sequence[ArrayLike], rate: int | None = None
+    ) -> list[list[Event]]:
+        """Many of this recogniser's streams at once, cheaper than one by one: each one's events for its piece.
+
+        Equal to Stream.accept of each alone: with int8 to the bit, with fp32 within 1e-4 of log-probability.
+        """
+        return accept_together(streams, pieces, rate)
 
     def transcribe(self, audio: str | Path | ArrayLike, rate: int | None = None) -> Transcript:
         """A file, or samples as in Stream.accept with their rate in Hz, from beginning to end."""

@@ -116,11 +116,20 @@ class Stream:
         samples: (n,) or (n, channels), float in [-1, 1] or integers of full scale. rate: in Hz, the
         model's own if left out at first; it cannot change within a stream.
         """
+        self._push(samples, rate)
+        return self._run()
+
+    def _push(self, samples: ArrayLike, rate: int | None) -> None:
+        """Lay samples beside those that do not fill a block yet."""
         self._must_be_open()
         mono = as_mono_float(samples)
         resampler = self._resampler_for(rate)
         self._received += len(mono)
-        return self._run(resampler.push(mono))
+        self._append(resampler.push(mono))
+
+    def _append(self, samples: Floats) -> None:
+        pending = self._state.pending
+        self._state = replace(self._state, pending=np.concatenate([pending, samples]))
 
     def lost(self, n_samples: int, rate: int | None = None) -> list[Event]:
         """So many samples never arrived: the clock moves on and a Gap is yielded. rate: as in accept."""
@@ -139,7 +148,8 @@ class Stream:
             self._state = replace(self._state, jumps=(*self._jumps_that_matter(here), jump))
         self._received += heard
         gap = Gap(start_s, start_s + n_samples / rate)
-        return [gap, *self._run(resampler.push(np.zeros(heard, dtype=np.float32)))]
+        self._append(resampler.push(np.zeros(heard, dtype=np.float32)))
+        return [gap, *self._run()]
 
     def _jumps_that_matter(self, here: int) -> tuple[tuple[int, int], ...]:
         """Those of the past in one, so that a microphone that stutters for days costs no memory."""
@@ -151,33 +161,47 @@ class Stream:
     def finish(self) -> list[Event]:
         """The end of the audio: the last words, never cut off."""
         self._must_be_open()
-        events = self._run(self._resampler.finish()) if self._resampler else []
+        if self._resampler:
+            self._append(self._resampler.finish())
+        events = self._run()
         self._finished = True
         graph, state = self._acoustic.graph, self._state
         total = state.blocks * graph.block + len(state.pending)
         frames = -(-total // graph.stride)  # those that begin before the end
-        events += self._run(np.zeros(graph.flush, dtype=np.float32), stop=frames)
+        self._append(np.zeros(graph.flush, dtype=np.float32))
+        events += self._run(stop=frames)
         self._state = self._end_utterance(total, self._state, events)
         return events
 
-    def _run(self, samples: Floats, stop: int | None = None) -> list[Event]:
+    def _run(self, stop: int | None = None) -> list[Event]:
         """All whole blocks; frames from `stop` on lie past the end and are dropped."""
+        events: list[Event] = []
+        while (block := self._next_block()) is not None:
+            log_probs, new = self._acoustic.step(block[None], self._state.acoustic)
+            events += self._hear(log_probs[0], new, stop)
+        return events
+
+    def _next_block(self) -> Floats | None:
+        """The samples of the next step of the network, (block,), if they are there."""
+        pending = self._state.pending
+        size = self._acoustic.graph.block
+        return pending[:size] if len(pending) >= size else None
+
+    def _hear(self, log_probs: Floats, acoustic: State, stop: int | None = None) -> list[Event]:
+        """What the network made of the next block: (frames, tokens of all heads) and its new state."""
         graph = self._acoustic.graph
-        state = self._state
-        audio = np.concatenate([state.pending, samples]) if len(state.pending) else samples
         per_block = graph.block // graph.stride
         events: list[Event] = []
-        whole = len(audio) - len(audio) % graph.block
-        for start in range(0, whole, graph.block):
-            log_probs, new = self._acoustic.step(audio[None, start : start + graph.block], state.acoustic)
-            first = state.blocks * per_block - graph.delay  # what these frames speak of
-            state = replace(state, acoustic=new, blocks=state.blocks + 1)
-            for frame, row in enumerate(log_probs[0, :, self._engine.head], first):
-                if frame >= 0 and (stop is None or frame < stop):
-                    state = self._frame(row, frame, state, events)
-            frames = first + per_block if stop is None else min(first + per_block, stop)
-            state = self._partial(state, frames, events)
-        self._state = replace(state, pending=audio[whole:].copy())
+        first = self._state.blocks * per_block - graph.delay  # what these frames speak of
+        pending = self._state.pending[graph.block :]
+        if len(pending) < graph.block:
+            pending = pending.copy()  # or a long piece would be kept for its last samples
+        state = replace(self._state, acoustic=acoustic, blocks=self._state.blocks + 1, pending=pending)
+        for frame, row in enumerate(log_probs[:, self._engine.head], first):
+            if frame >= 0 and (stop is None or frame < stop):
+                state = self._frame(row, frame, state, events)
+        frames = first + per_block if stop is None else min(first + per_block, stop)
+        self._state = self._partial(state, frames, events)
         return events
 
     def _frame(self, log_probs: Floats, frame: int, state: StreamState, events: list[Event]) -> StreamState:
@@ -321,6 +345,25 @@ class Stream:
             )
         except _BROKEN as error:
             raise StreamError(f"this is not a snapshot of a stream ({type(error).__name__}: {error})") from error
+
+
+def accept_together(
+    streams: Sequence[Stream], pieces: Sequence[ArrayLike], rate: int | None = None
+) -> list[list[Event]]:
+    """What each stream's own `accept` of its piece would return, the network running over all of them at once."""
+    if len({id(stream) for stream in streams}) < len(streams) or len({id(s._acoustic) for s in streams}) > 1:
+        raise StreamError("expected different streams of one recogniser")
+    for stream, piece in zip(streams, pieces, strict=True):
+        stream._push(piece, rate)
+    events: list[list[Event]] = [[] for _ in streams]
+    while ready := [(i, s, block) for i, s in enumerate(streams) if (block := s._next_block()) is not None]:
+        states = [stream._state.acoustic for _, stream, _ in ready]
+        stacked = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
+        log_probs, new = streams[0]._acoustic.step(np.stack([block for _, _, block in ready]), stacked)
+        for row, (i, stream, _) in enumerate(ready):
+            own = {name: value[row : row + 1] for name, value in new.items()}
+            events[i] += stream._hear(log_probs[row], own)
+    return events
 
 
 def check_hotwords(bonuses: Mapping[str, float]) -> dict[str, float]:

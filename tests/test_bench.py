@@ -23,6 +23,7 @@ ALWAYS = (
     *(f"real-time factor, pieces of {ms} ms" for ms in (40, 160, 640)),
     *(f"a piece of {ms} ms, {name} (ms)" for ms in (40, 160, 640) for name in ("median", "99 %")),
     "algorithmic latency (ms)",
+    *(f"fp32 network: {what}" for what in ("real-time factor", "80 ms, median (ms)", "80 ms, 99 % (ms)", "file (MB)")),
     "cold start of the command (ms)",
     "peak memory, 3 minutes (MB)",
     "install size without model (MB)",

@@ -16,6 +16,7 @@ from law import check_law, onnx_stage
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
+from export import ort  # noqa: E402
 from export import quantize as quantizer  # noqa: E402
 from export import verify as verifier  # noqa: E402
 from export.calibrate import calibrate, products  # noqa: E402
@@ -151,6 +152,22 @@ def test_a_bundle_gets_its_second_graph(toy: Path, manifest: Path, capsys: pytes
     assert default == made.graphs[made.default]
 
 
+def test_streams_stepped_together_are_equal_to_the_bit(toy: Path, manifest: Path) -> None:
+    quantize(toy, manifest)
+    recognizer = load(toy, "int8")
+    audio = [noise(3.0) * np.float32(level) for level in (1.0, 0.3, 2.0, 0.7, 0.1)]
+    streams = [recognizer.stream() for _ in audio]
+    found: list[list[Any]] = [[] for _ in audio]
+    for start in range(0, 48000, 4000):
+        for events, new in zip(
+            found, recognizer.accept(streams, [a[start : start + 4000] for a in audio]), strict=True
+        ):
+            events += new
+    for stream, events, whole in zip(streams, found, audio, strict=True):
+        alone = recognizer.stream()
+        assert events + stream.finish() == alone.accept(whole) + alone.finish()
+
+
 def test_what_costs_words_is_not_written(toy: Path, manifest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     errors = {"fp32": 0.2, "int8": 0.206}
     monkeypatch.setattr(quantizer, "word_error", lambda bundle, graph, heard: errors[graph])
@@ -199,6 +216,19 @@ def test_verify_says_what_a_graph_is(toy: Path, manifest: Path, capsys: pytest.C
     assert "opset 17" in said
     assert "MatMulInteger 9" in said
     assert "int8, a batch of 3 against its members alone: 0.0e+00" in said
+
+
+def test_graphs_in_ort_format_and_the_operators_they_need(
+    toy: Path, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = quantize(toy, manifest)
+    written = ort.convert(bundle, tmp_path / "ort")
+    assert [path.name for path in written] == ["fp32.ort", "int8.ort", "operators.config"]
+    assert "MatMulInteger" in written[-1].read_text()
+    monkeypatch.setattr(ort, "TOLERANCE", -1.0)
+    with pytest.raises(StreamasrError, match=r"fp32\.ort differs from the bundle's graph"):
+        ort.convert(bundle, tmp_path / "other")
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_verify_refuses_a_graph_that_is_not_torchs(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

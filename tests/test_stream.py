@@ -242,6 +242,34 @@ def test_two_streams_of_one_recogniser_do_not_meet(toy):
         assert events[i] + streams[i].finish() == events_of(toy, audio, [10**9])
 
 
+def test_streams_that_are_stepped_together_hear_what_each_hears_alone(toy):
+    audio = [noise(seed, seconds) for seed, seconds in ((1, 3.0), (2, 5.0), (3, 4.1))]
+    streams = [toy.stream() for _ in audio]
+    found: list[list] = [[] for _ in audio]
+    for start in range(0, 80000, 3000):  # ever other numbers of blocks are ready, at last of one stream alone
+        pieces = [a[start : start + 3000 - 700 * i] for i, a in enumerate(audio)]
+        for events, new in zip(found, toy.accept(streams, pieces), strict=True):
+            events += new
+    for i, (stream, events, whole) in enumerate(zip(streams, found, audio, strict=True)):
+        heard = np.concatenate([whole[start : start + 3000 - 700 * i] for start in range(0, 80000, 3000)])
+        expected = events_of(toy, heard, [len(heard)])
+        found_now = events + stream.finish()
+        shown = [(type(e), e.text, e.start_s, e.end_s) for e in found_now if isinstance(e, Final)]
+        assert shown == [(type(e), e.text, e.start_s, e.end_s) for e in expected if isinstance(e, Final)]
+
+
+def test_only_streams_of_one_recogniser_are_stepped_together(toy):
+    other = streamasr.load(TOY)
+    with pytest.raises(streamasr.StreamError, match="different streams of one recogniser"):
+        toy.accept([toy.stream(), other.stream()], [noise(0, 1.0)] * 2)
+    stream = toy.stream()
+    with pytest.raises(streamasr.StreamError, match="different streams of one recogniser"):
+        toy.accept([stream, stream], [noise(0, 1.0)] * 2)
+    with pytest.raises(ValueError, match="shorter|longer"):
+        toy.accept([stream], [])
+    assert toy.accept([], []) == []
+
+
 def test_nothing_in_nothing_out(toy):
     stream = toy.stream()
     assert stream.accept(np.zeros(0, np.float32)) == []
