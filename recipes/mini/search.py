@@ -1,6 +1,7 @@
 """What the settings of the beam search are worth: python -m recipes.mini.search [--write]
 
-Every fourth utterance of dev, the network run once, the search once for each line of the table.
+Every fourth utterance of dev, the network run once, the search once for each line of the table. The line
+"letters" spells the same words in the other head's tokens; what it hears of the space counts as blank.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
-from streamasr.bundle import BeamConfig, Bundle, read_bundle
+from streamasr.acoustic import Acoustic
+from streamasr.bundle import Bundle, read_bundle
 from streamasr.decoding.beam import BeamSearch
-from streamasr.recognizer import BUNDLED, Recognizer
+from streamasr.decoding.speller import Speller
+from streamasr.decoding.vocabulary import Vocabulary
+from streamasr.recognizer import BUNDLED
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.manifest import read_manifest
 from streamasr.words import open_words
 
-Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, (frames, tokens) log-probabilities
+Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, (frames, tokens of all heads) log-probabilities
 
 SETTINGS: dict[str, dict[str, float]] = {
     "as bundled": {},
@@ -51,13 +55,25 @@ SETTINGS: dict[str, dict[str, float]] = {
 
 
 def emissions(bundle: Bundle, shared: Path) -> tuple[Speech, float]:
-    """The network's output in the head that words are spelled in, and how many seconds of speech that is."""
-    recognizer = Recognizer(bundle)
+    """The network's output, all heads of it, and how many seconds of speech that is."""
+    acoustic = Acoustic(bundle)
     utterances = read_manifest(shared / "speech" / "dev.jsonl", LETTERS)[::4]
-    speech = [
-        (u.text, recognizer.acoustic.whole(read_16k(u.audio))[:, recognizer.head]) for u in tqdm(utterances, "network")
-    ]
+    speech = [(u.text, acoustic.whole(read_16k(u.audio))) for u in tqdm(utterances, "network")]
     return speech, sum(u.seconds for u in utterances)
+
+
+def in_letters(bundle: Bundle, vocabulary: Vocabulary, speech: Speech) -> tuple[Vocabulary, Speech]:
+    """The same words, spelled as they are written, and the letters of the network for them."""
+    where, tokens = bundle.head("letters")
+    space = tokens.index(" ")
+    kept = [token for token in tokens if token != " "]
+    speller = Speller(lambda word: [], kept, None)
+    heard = []
+    for text, rows in speech:
+        own = rows[:, where].copy()
+        own[:, 0] = np.logaddexp(own[:, 0], own[:, space])
+        heard.append((text, np.delete(own, space, axis=1)))
+    return replace(vocabulary, spellings=speller.spell_all(vocabulary.lm.words), speller=speller), heard
 
 
 def row(name: str, search: BeamSearch, speech: Speech, seconds: float) -> str:
@@ -81,10 +97,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bundle = read_bundle(options.bundle)
     speech, seconds = emissions(bundle, options.shared)
     vocabulary = open_words(bundle)
+    letters, spelled = in_letters(bundle, vocabulary, speech)
+    assert bundle.search is not None
+    where, _ = bundle.head(bundle.search.head)
+    speech = [(text, rows[:, where]) for text, rows in speech]
     lines = ["| search | WER % | real-time factor of the search |", "|---|---|---|"]
     for name, changes in tqdm(SETTINGS.items(), "settings"):
-        config: BeamConfig = replace(vocabulary.config, **changes)  # type: ignore[arg-type]
+        config = replace(vocabulary.config, **changes)  # type: ignore[arg-type]
         lines.append(row(name, BeamSearch(replace(vocabulary, config=config)), speech, seconds))
+    for weight in (0.5, 0.9, 1.3):  # its own best weight may be another
+        config = replace(vocabulary.config, lm_weight=weight)
+        search = BeamSearch(replace(letters, config=config))
+        lines.append(row(f"letters, language model weighed {weight}", search, spelled, seconds))
     text = "\n".join([*lines, "", f"{len(speech)} utterances, {seconds / 3600:.2f} h, one core."])
     print(text)
     if options.write:

@@ -1,0 +1,1 @@
+"""Boards: what the network asks of them, and a trial on an emulated one."""
