@@ -100,8 +100,10 @@ def word_error(bundle: Bundle, graph: str, utterances: Sequence[Utterance]) -> f
     return float(jiwer.wer([u.text for u in utterances], said))
 
 
-def quantize(folder: Path, manifest: Path, keep: Sequence[str] = (), most: int | None = None) -> Bundle:
-    """Add the int8 graph to the bundle in `folder`, or raise StreamasrError.
+def quantize(
+    folder: Path, manifest: Path, keep: Sequence[str] = (), most: int | None = None
+) -> tuple[Bundle, list[str]]:
+    """Add the int8 graph to the bundle in `folder`, or raise StreamasrError; also what was measured, as Markdown.
 
     keep: names of stages that stay in fp32. most: so many utterances decide about the word error; None: all
     but those that calibrate.
@@ -122,9 +124,9 @@ def quantize(folder: Path, manifest: Path, keep: Sequence[str] = (), most: int |
     scales = {name: scale for name, scale in scales.items() if name not in keep}
     compared = [read_speech(u.audio, bundle.sample_rate) for u in rest[:: max(1, len(rest) // COMPARED)]]
     costs = stage_costs(model, bundle, scales, compared)
-    print("stage in int8 | frames with another best token % | mean difference | largest")
+    report = ["| stage in int8 | frames with another best token % | mean difference | largest |", "|---|---|---|---|"]
     for name, found in costs.items():
-        print(f"{name} | {100 * found.changed:.2f} | {found.mean:.4f} | {found.largest:.2f}")
+        report.append(f"| {name} | {100 * found.changed:.2f} | {found.mean:.4f} | {found.largest:.2f} |")
     fp32_only = replace(bundle, graphs={"fp32": bundle.graphs["fp32"]}, default="fp32")
     heard = rest[:: max(1, len(rest) // most)] if most else rest
     before = word_error(fp32_only, "fp32", heard)
@@ -134,7 +136,7 @@ def quantize(folder: Path, manifest: Path, keep: Sequence[str] = (), most: int |
                 (Path(trial) / path.name).hardlink_to(path)
         made = add_graph(model, replace(fp32_only, folder=Path(trial)), scales, costs["all"].largest)
         after = word_error(made, "int8", heard)
-        print(f"word error on {len(heard)} utterances: fp32 {100 * before:.2f} %, int8 {100 * after:.2f} %")
+        report += ["", f"Word error on {len(heard)} utterances: fp32 {100 * before:.2f} %, int8 {100 * after:.2f} %."]
         if after - before > REFUSED:
             raise StreamasrError(
                 f"int8 costs {100 * (after - before):.2f} points of word error, more than {100 * REFUSED:.1f}: "
@@ -144,7 +146,7 @@ def quantize(folder: Path, manifest: Path, keep: Sequence[str] = (), most: int |
     default = "int8" if after - before <= DEFAULT else "fp32"
     made = replace(made, folder=folder, default=default)
     write_bundle(made)
-    return made
+    return made, report
 
 
 def main() -> int:
@@ -157,11 +159,12 @@ def main() -> int:
     parser.add_argument("--utterances", type=int, metavar="N", help="decide about the word error by N (default: all)")
     arguments = parser.parse_args()
     try:
-        bundle = quantize(arguments.bundle, arguments.calibration, arguments.keep, arguments.utterances)
+        bundle, report = quantize(arguments.bundle, arguments.calibration, arguments.keep, arguments.utterances)
     except (StreamasrError, OSError) as error:
         print(f"quantize: {error}", file=sys.stderr)
         return 1
     size = (bundle.folder / bundle.graphs["int8"].file).stat().st_size
+    print("\n".join(report))
     print(f"{bundle.folder}: int8.onnx, {size / 1e6:.1f} MB; the default is {bundle.default}")
     return 0
 

@@ -1,7 +1,7 @@
 """The checkpoints of a run -> the bundled model: python -m recipes.mini.bundle
 
-Averages the weights of the last epochs (how many, is chosen by the letters of dev), exports, adds
-the words of recipes.lm, and fits word times and confidence on dev.
+Averages the weights of the last epochs (how many, is chosen by the letters of dev), exports, adds the words of
+recipes.lm and an int8 graph (the default, if dev's words allow), and fits word times and confidence on dev.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from export.onnx import make_bundle
+from export.quantize import quantize
 from export.words import add_words
 from recipes.mini.card import write_card
 from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
 from recipes.mini.tune import tune
 from recipes.program import run
+from recipes.sections import write_section
 from streamasr.bundle import BeamConfig
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
@@ -27,6 +29,8 @@ from streamasr.training.loop import Corpus
 
 # Written by recipes.lm.build and recipes.g2p.train; not the bundle's own, which makes way for the new one.
 WORDS = (Path("work/lm/en.lm"), Path("work/lm/en.lex"), TRAINED_G2P)
+
+COMPARED = 400  # utterances that fp32 and int8 both hear
 
 
 def letter_error(model: AcousticModel, data: Corpus, cache: AudioCache) -> float:
@@ -66,6 +70,9 @@ def main() -> None:
     bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
     print(f"{arguments.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
     add_words(arguments.out, "phones", WORDS, BeamConfig())
+    _, report = quantize(arguments.out, arguments.shared / "speech" / "dev.jsonl", most=COMPARED)
+    print("\n".join(report))
+    write_section(Path(__file__).parent / "RESULTS.md", "int8", "\n".join(report))
     tune(arguments.out, arguments.shared)
     write_card(arguments.out)
 

@@ -19,8 +19,9 @@ Made by `recipes/mini`, version {version}; this card is written from `bundle.jso
 |---|---|
 | network | {layers} layers of {width} {cell} units, look-ahead {ahead} frames, {frame_ms:.0f} ms a frame |
 | algorithmic latency | {latency_ms:.0f} ms, blocks of {block_ms:.0f} ms included |
-| size | network {size_mb:.1f} MB, weights stored as fp16; words {words_mb:.1f} MB |
-| difference from torch | at most {parity:.0e} in log-probability |
+| size | {graphs}; words {words_mb:.1f} MB |
+| used unless another is asked for | {default} |
+| largest difference in log-probability | {parity} |
 
 ## Measured
 
@@ -51,6 +52,9 @@ The weights are released under the licence of streamasr; the attribution above m
 """
 
 
+FROM = {"fp32": "torch", "int8": "fp32"}
+
+
 def write_card(folder: Path) -> None:
     """Write README.md into the bundle's folder."""
     bundle = read_bundle(folder)
@@ -66,9 +70,10 @@ def write_card(folder: Path) -> None:
         frame_ms=1000 * graph.stride / bundle.sample_rate,
         block_ms=1000 * graph.block / bundle.sample_rate,
         latency_ms=1000 * graph.latency / bundle.sample_rate,
-        size_mb=sum((folder / g.file).stat().st_size for g in bundle.graphs.values()) / 1e6,
+        graphs=", ".join(f"{g.file} {(folder / g.file).stat().st_size / 1e6:.1f} MB" for g in bundle.graphs.values()),
+        default=bundle.default,
         words_mb=sum((folder / f).stat().st_size for f in bundle.search.sha256) / 1e6 if bundle.search else 0.0,
-        parity=graph.parity,
+        parity=", ".join(f"{name} from {FROM[name]} {g.parity:.1g}" for name, g in bundle.graphs.items()),
         measured="\n".join(
             f"| {key.replace('_', ' ')} | {100 * value:.1f} |" for key, value in bundle.measured.items()
         ),

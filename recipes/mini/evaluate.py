@@ -21,7 +21,7 @@ from recipes.mini.listen import Heard, Task, hear_all, match, read_16k
 from recipes.mini.tune import ALIGNMENTS, halves
 from recipes.program import run
 from recipes.sections import write_section
-from streamasr.bundle import ConfidenceModel, read_bundle, write_bundle
+from streamasr.bundle import Bundle, ConfidenceModel, read_bundle, write_bundle
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.manifest import read_manifest
@@ -121,6 +121,29 @@ def section(name: str, folder: Path, heard: dict[str, list[Heard]], kept_back: f
     return "\n".join([*lines, *noise_lines(recognizer, shared)])
 
 
+def graph_section(bundle: Bundle, folder: Path, heard: dict[str, dict[str, list[Heard]]]) -> str:
+    """The last split once more through the graphs that are not the default."""
+    split = list(next(iter(heard.values())))[-1]
+    lines = [
+        f"#### The graphs of the bundle, on {split}",
+        "",
+        "| graph | decoder | WER % | CER % |",
+        "|---|---|---|---|",
+    ]
+    for graph in bundle.graphs:
+        if graph == bundle.default:
+            found = {name: items[split] for name, items in heard.items()}
+        else:
+            speech = tuple(item.utterance for item in next(iter(heard.values()))[split])
+            tasks = [Task(name == "greedy", speech, frozenset(), graph=graph) for name in heard]
+            found = dict(zip(heard, hear_all(folder, tasks), strict=True))
+        for name, items in found.items():
+            words, letters = count(items)
+            default = ", the default" if graph == bundle.default else ""
+            lines.append(f"| {graph}{default} | {name} | {100 * words.rate:.2f} | {100 * letters.rate:.2f} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
@@ -139,7 +162,8 @@ def main() -> None:
     found = hear_all(arguments.bundle, [Task(name == "greedy", speech[split], kept_back) for name, split in jobs])
     heard = {name: {split: h for (n, split), h in zip(jobs, found, strict=True) if n == name} for name in names}
     measured = {f"{n}_{key}": value for n in names for key, value in error_table(heard[n])[1].items()}
-    text = "\n\n".join(section(n, arguments.bundle, heard[n], kept_back, arguments.shared) for n in names)
+    sections = [section(n, arguments.bundle, heard[n], kept_back, arguments.shared) for n in names]
+    text = "\n\n".join([*sections, graph_section(bundle, arguments.bundle, heard)])
     print(text)
     if arguments.write:
         write_section(HERE / "RESULTS.md", "evaluate", text)

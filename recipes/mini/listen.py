@@ -67,6 +67,7 @@ class Task:
     utterances: tuple[Utterance, ...]
     raw: frozenset[Path]  # audio whose raw words are wanted
     said: bool = True  # what a user gets is wanted
+    graph: str | None = None  # None: the bundle's default
 
 
 def hear_all(folder: Path, tasks: Sequence[Task]) -> list[list[Heard]]:
@@ -76,7 +77,7 @@ def hear_all(folder: Path, tasks: Sequence[Task]) -> list[list[Heard]]:
 
 
 def _listen(folder: Path, task: Task) -> list[Heard]:
-    recognizer = load(folder, greedy=task.greedy)
+    recognizer = load(folder, task.graph, greedy=task.greedy)
     heard = []
     for utterance in task.utterances:
         audio = read_16k(utterance.audio)
