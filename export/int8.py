@@ -3,11 +3,12 @@
 Weights are signed and per output channel, within +-63: on x86 without VNNI, pairs of products of 8-bit
 activations and weights are summed in 16 bits that saturate, and 2 * 255 * 63 fits. Activations are unsigned, their
 scale measured beforehand, so a result depends neither on the cutting of the audio nor on other streams in the
-batch. The hidden state of a GRU lies in [-1, 1]: zero point 128, scale 1/127. Front end, norms and gates stay fp32.
+batch. The hidden state of a GRU lies in [-1, 1]: zero point 128, scale 1/127. Norms and gates stay fp32.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from streamasr.acoustic import AUDIO, LOG_PROBS, NEW
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel, Heads, LookAhead, Normalise, RecurrentLayer, Subsample
 from streamasr.nn.cells import Gru
-from streamasr.nn.features import LogMel
+from streamasr.nn.features import LogMel, hann, mel_filters
 from streamasr.nn.stage import Stage
 
 LARGEST = 63
@@ -151,7 +152,7 @@ def _emit(graph: _Graph, name: str, state: str, stage: Stage, x: str, frames: in
     """Append one stage; its output's name. `frames`: steps of x along time; `state`: prefix of its state's names."""
     match stage:
         case LogMel():
-            return _log_mel(graph, state, stage, x)
+            return _log_mel(graph, state, stage, x, frames)
         case Normalise():
             y = graph.node("Sub", [x, graph.constant("normalise.mean", stage.mean.numpy())])
             return graph.node("Mul", [y, graph.constant("normalise.scale", stage.scale.numpy())])
@@ -173,19 +174,60 @@ def _emit(graph: _Graph, name: str, state: str, stage: Stage, x: str, frames: in
     raise StreamasrError(f"{name}: int8 does not know the stage {type(stage).__name__}")
 
 
-def _log_mel(graph: _Graph, state: str, stage: LogMel, x: str) -> str:
+def _log_mel(graph: _Graph, state: str, stage: LogMel, x: str, samples: int) -> str:
+    """The same features as fp32's, in double precision: what is rounded to 8 bits next must not hang on last bits.
+
+    The DFT goes in two steps (Cooley and Tukey 1965), a sixth of the multiplications: with n = a n1 + n2 and
+    k = k1 + b k2, X[k] = sum over n2 of W_a^(n2 k2) times the sum over n1 of window[n] x[n] W^(n k1).
+    """
     config = stage.config
     audio = graph.node("Concat", [state + "past", x], axis=1)
     graph.last(audio, config.window - config.hop, 1, NEW + state + "past")
-    y = graph.node("Unsqueeze", [audio, graph.integers(1)])
-    y = graph.node("Conv", [y, graph.constant("logmel.kernel", stage.kernel.numpy())], strides=[config.hop])
-    half = stage.kernel.shape[0] // 2
-    real, imaginary = graph.split(y, 1, [half, half])
+    inner, outer, bins = _two_steps(config.n_fft, hann(config))
+    a, b = len(inner), inner.shape[1]
+    frames = samples // config.hop
+    # Frames of n_fft samples, of which those after the window are anything: their weight is zero.
+    reach = np.minimum(np.arange(config.n_fft), config.window - 1)
+    index = np.arange(frames)[:, None] * config.hop + reach
+    y = graph.node("Gather", [audio, graph.constant("logmel.frames", index)], axis=1)
+    y = graph.node("Cast", [y], to=TensorProto.DOUBLE)
+    y = graph.node("Reshape", [y, graph.integers(-1, b, a)])
+    y = graph.node("Transpose", [y], perm=[2, 0, 1])  # (a, frames, b)
+    y = graph.node("MatMul", [y, graph.constant("logmel.inner", inner)])  # (a, frames, 2 * halves)
+    y = graph.node("Reshape", [y, graph.integers(a, -1, 2, inner.shape[2] // 2)])
+    y = graph.node("Transpose", [y], perm=[1, 3, 2, 0])  # (frames, halves, 2, a)
+    y = graph.node("Reshape", [y, graph.integers(-1, 2 * a)])
+    y = graph.node("MatMul", [y, graph.constant("logmel.outer", outer)])  # (frames * halves, real | imaginary)
+    real, imaginary = graph.split(y, 1, [a, a])
     y = graph.node("Add", [graph.node("Mul", [real, real]), graph.node("Mul", [imaginary, imaginary])])
-    y = graph.node("Transpose", [y], perm=[0, 2, 1])
-    y = graph.node("MatMul", [y, graph.constant("logmel.filters", stage.filters.numpy())])
-    y = graph.node("Add", [y, graph.constant("logmel.floor", np.array(config.floor, dtype=np.float32))])
-    return graph.node("Log", [y])
+    y = graph.node("Reshape", [y, graph.integers(-1, frames, len(bins))])
+    filters = np.where(bins[:, None] < 0, 0.0, mel_filters(config).T[bins])
+    y = graph.node("MatMul", [y, graph.constant("logmel.filters", filters)])
+    y = graph.node("Add", [y, graph.constant("logmel.floor", np.array(config.floor))])
+    return graph.node("Cast", [graph.node("Log", [y])], to=TensorProto.FLOAT)
+
+
+def _two_steps(
+    n_fft: int, window: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Matrices of the DFT of n_fft = a b real samples under a window, and which bin each of its outputs is.
+
+    inner (a, b, 2 (b // 2 + 1)), outer (2 a, 2 a): real and imaginary parts beside each other. Bins that come
+    twice, since X[n_fft - k] is the conjugate of X[k], are -1 the second time.
+    """
+    a = max(d for d in range(1, math.isqrt(n_fft) + 1) if n_fft % d == 0)
+    b = n_fft // a
+    n = a * np.arange(b)[None, :] + np.arange(a)[:, None]  # (a, b)
+    weight = np.zeros(n_fft)
+    weight[: len(window)] = window
+    turn = np.exp(-2j * np.pi * (n[:, :, None] * np.arange(b // 2 + 1) % n_fft) / n_fft) * weight[n][:, :, None]
+    inner = np.concatenate([turn.real, turn.imag], axis=2)
+    turn = np.exp(-2j * np.pi * (np.outer(np.arange(a), np.arange(a)) % a) / a)
+    outer = np.block([[turn.real, turn.imag], [-turn.imag, turn.real]])
+    k = (np.arange(b // 2 + 1)[:, None] + b * np.arange(a)).ravel()
+    bins = np.minimum(k, n_fft - k)
+    _, first = np.unique(bins, return_index=True)
+    return inner, outer, np.where(np.isin(np.arange(len(bins)), first), bins, -1)
 
 
 def _subsample(graph: _Graph, name: str, state: str, stage: Subsample, x: str, frames: int) -> str:
@@ -204,9 +246,12 @@ def _subsample(graph: _Graph, name: str, state: str, stage: Subsample, x: str, f
 
 
 def _norm(graph: _Graph, name: str, norm: Any, x: str) -> str:
-    weight = graph.constant(name + ".norm.weight", norm.weight.detach().numpy())
-    bias = graph.constant(name + ".norm.bias", norm.bias.detach().numpy())
-    return graph.node("LayerNormalization", [x, weight, bias], axis=-1, epsilon=float(norm.eps))
+    """In double precision, for the reason that `_log_mel` gives."""
+    weight = graph.constant(name + ".norm.weight", norm.weight.detach().double().numpy())
+    bias = graph.constant(name + ".norm.bias", norm.bias.detach().double().numpy())
+    y = graph.node("Cast", [x], to=TensorProto.DOUBLE)
+    y = graph.node("LayerNormalization", [y, weight, bias], axis=-1, epsilon=float(norm.eps))
+    return graph.node("Cast", [y], to=TensorProto.FLOAT)
 
 
 def _gru(graph: _Graph, name: str, state: str, cell: Gru, x: str, frames: int) -> str:

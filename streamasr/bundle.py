@@ -130,6 +130,7 @@ class BeamConfig:
     token_width: float = 7.0  # so are tokens so far below the frame's best
     blank_skip: float = 0.98  # frames of a blank so probable hold nothing else
     pause: int = 20  # frames without a token that a word may hold
+    settle: int = 2  # frames after its last token before a word is shown, unless it is certain
     lm_weight: float = 0.9
     word_bonus: float = 0.5
 

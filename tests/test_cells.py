@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch import Tensor, nn  # noqa: E402
 
-from streamasr.nn.cells import CELLS, Gru, GruFunction, make_cell  # noqa: E402
+from streamasr.nn.cells import CELLS, Gru, GruFunction, MinGru, make_cell, scan  # noqa: E402
 
 
 def weights(rnn: nn.GRU) -> list[Tensor]:
@@ -65,6 +65,25 @@ def test_training_and_running_agree() -> None:
     torch.testing.assert_close(trained_state["h"], run_state["h"], atol=1e-5, rtol=0.0)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 7, 64, 301])
+def test_the_parallel_scan_is_the_loop(steps: int) -> None:
+    torch.manual_seed(0)
+    cell = MinGru(8)
+    x, state = torch.randn(3, steps, 8), {"h": torch.randn(3, 8)}
+    trained, trained_state = cell.step(x, state)
+    with torch.no_grad():
+        run, run_state = cell.step(x, state)
+    assert trained.grad_fn is not None
+    torch.testing.assert_close(trained, run, atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(trained_state["h"], run_state["h"], atol=1e-5, rtol=0.0)
+
+
+def test_gradients_of_the_scan_against_finite_differences() -> None:
+    keep = torch.rand(2, 6, 3, dtype=torch.double, requires_grad=True)
+    add = torch.randn(2, 6, 3, dtype=torch.double, requires_grad=True)
+    assert torch.autograd.gradcheck(scan, (keep, add))
+
+
 def test_mixed_precision_stays_close() -> None:
     torch.manual_seed(0)
     cell = Gru(16)
@@ -88,5 +107,5 @@ def test_a_cell_by_name(name: str) -> None:
 
 
 def test_an_unknown_cell_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^unknown cell 'qrnn': choose one of gru, lstm, rnn$"):
+    with pytest.raises(ValueError, match=r"^unknown cell 'qrnn': choose one of gru, lstm, rnn, mingru$"):
         make_cell("qrnn", 8)

@@ -1,12 +1,14 @@
 """How steady partial text is: python -m recipes.mini.flicker [--write]
 
 Every eighth utterance of dev in pieces of 80 ms. A word is taken back when the next text has another at its
-place, or none; it is certain when it stands in `stable`.
+place, or none; it is certain when it stands in `stable`. A line for each length of time that the search waits
+before it shows a word (BeamConfig.settle).
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +17,13 @@ from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
+from streamasr.bundle import Bundle, WordSearch, read_bundle
 from streamasr.events import Final, Partial
-from streamasr.recognizer import Recognizer, load
+from streamasr.recognizer import BUNDLED, Recognizer
 from streamasr.training.manifest import read_manifest
 
 PIECE = 1280  # samples
+SETTLE = (0, 2, 5, 10)  # frames
 
 
 def watch(recognizer: Recognizer, files: list[Path]) -> tuple[int, int, int, list[float]]:
@@ -49,17 +53,28 @@ def watch(recognizer: Recognizer, files: list[Path]) -> tuple[int, int, int, lis
     return shown_count, back, broken, waits
 
 
+def _settling(bundle: Bundle, search: WordSearch, settle: int) -> Bundle:
+    return replace(bundle, search=replace(search, beam=replace(search.beam, settle=settle)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, help="default: the bundled one")
+    parser.add_argument("--bundle", type=Path, default=BUNDLED)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--write", action="store_true", help="into RESULTS.md")
     arguments = parser.parse_args()
     files = [u.audio for u in read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)[::8]]
     lines = ["| decoder | words shown | taken back % | certain words taken back | shown to certain, median s | 90 % |"]
     lines.append("|---|---|---|---|---|---|")
-    for name in ("beam", "greedy"):
-        shown, back, broken, waits = watch(load(arguments.bundle, greedy=name == "greedy"), files)
+    bundle = read_bundle(arguments.bundle)
+    assert bundle.search is not None
+    frame_ms = 1000 * bundle.graphs[bundle.default].stride // bundle.sample_rate
+    trials = {
+        f"beam, shown {settle * frame_ms} ms after it ends": Recognizer(_settling(bundle, bundle.search, settle))
+        for settle in SETTLE
+    }
+    for name, recognizer in {**trials, "greedy": Recognizer(bundle, greedy=True)}.items():
+        shown, back, broken, waits = watch(recognizer, files)
         median, late = np.percentile(waits, [50, 90])
         lines.append(f"| {name} | {shown} | {100 * back / shown:.1f} | {broken} | {median:.2f} | {late:.2f} |")
     text = "\n".join(lines)

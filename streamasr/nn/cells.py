@@ -172,7 +172,48 @@ class Rnn(Stage):
         return y, {"h": h[0]}
 
 
-CELLS: dict[str, type[Gru] | type[Lstm] | type[Rnn]] = {"gru": Gru, "lstm": Lstm, "rnn": Rnn}
+def scan(keep: Tensor, add: Tensor) -> Tensor:
+    """h[t] = keep[t] * h[t - 1] + add[t] for all t at once, h[-1] = 0: (N, T, width) each (Hillis and Steele 1986)."""
+    shift = 1
+    while shift < keep.shape[1]:
+        before = nn.functional.pad(add[:, :-shift], (0, 0, shift, 0))
+        add = add + keep * before
+        keep = keep * nn.functional.pad(keep[:, :-shift], (0, 0, shift, 0), value=1.0)
+        shift *= 2
+    return add
+
+
+class MinGru(Stage):
+    """A GRU whose gate and candidate do not look at the state (Feng et al. 2024): trained without a loop over time."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * width)  # update, candidate
+
+    def state_specs(self) -> list[StateSpec]:
+        return [StateSpec("h", ("N", self.linear.in_features))]
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        update, candidate = self.linear(x).chunk(2, dim=2)
+        update = torch.sigmoid(update)
+        keep, add = 1.0 - update, update * candidate
+        if torch.is_grad_enabled():
+            first = add[:, :1] + keep[:, :1] * state["h"][:, None]
+            y = scan(keep, torch.cat([first, add[:, 1:]], dim=1))
+            return y, {"h": y[:, -1]}
+        h, outputs = state["h"], []
+        for now_kept, now_added in zip(keep.unbind(1), add.unbind(1), strict=True):
+            h = now_kept * h + now_added
+            outputs.append(h)
+        return torch.stack(outputs, dim=1), {"h": h}
+
+
+CELLS: dict[str, type[Gru] | type[Lstm] | type[Rnn] | type[MinGru]] = {
+    "gru": Gru,
+    "lstm": Lstm,
+    "rnn": Rnn,
+    "mingru": MinGru,
+}
 
 
 def make_cell(name: str, width: int) -> Stage:

@@ -32,12 +32,15 @@ def mel_filters(config: FeatureConfig) -> NDArray[np.float64]:
     return np.maximum(triangles, 0.0) * 2.0 / (high - low)
 
 
+def hann(config: FeatureConfig) -> NDArray[np.float64]:
+    """(window,): the periodic Hann window."""
+    return 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(config.window) / config.window)
+
+
 def dft_kernel(config: FeatureConfig) -> NDArray[np.float64]:
     """(2 (n_fft // 2 + 1), window): rows of cosines, then of sines, under a periodic Hann window."""
-    n = np.arange(config.window)
-    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * n / config.window)
-    angle = 2.0 * np.pi * np.outer(np.arange(config.n_fft // 2 + 1), n) / config.n_fft
-    return np.concatenate([np.cos(angle), np.sin(angle)]) * hann
+    angle = 2.0 * np.pi * np.outer(np.arange(config.n_fft // 2 + 1), np.arange(config.window)) / config.n_fft
+    return np.concatenate([np.cos(angle), np.sin(angle)]) * hann(config)
 
 
 class LogMel(Stage):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -26,7 +26,7 @@ from streamasr.training.curve import plot_curve
 from streamasr.training.data import RATE, AudioCache, Batch, BatchDataset, encode_text
 from streamasr.training.manifest import Utterance
 from streamasr.training.objective import Objective
-from streamasr.training.optimiser import learning_rate, make_optimisers
+from streamasr.training.optimiser import descend, learning_rate, make_optimisers
 
 Lexicon = dict[str, list[list[str]]]
 
@@ -132,16 +132,10 @@ class Trainer:
     def _update(self, batch: Batch, progress: float) -> float:
         # Every draw depends on the step alone, so a continued run draws what an unbroken one would.
         torch.manual_seed(hash((self.config.seed, self.step, self.rank)) % 2**63)
-        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-            group["lr"] = learning_rate(self.config, self.step, progress)
         self.parallel.train()
-        loss = self.parallel(batch, torch.default_generator)
-        self.model.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.optimiser.clip_norm)
-        if torch.isfinite(norm):
-            for optimiser in self.optimisers:
-                optimiser.step()
+        loss: Tensor = self.parallel(batch, torch.default_generator)
+        rate = learning_rate(self.config, self.step, progress)
+        descend(self.model, self.optimisers, loss, rate, self.config.optimiser)
         return float(loss.detach())
 
     def _report(self, loss: float, per_rank: int, total: int, bar: Any) -> None:

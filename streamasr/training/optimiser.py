@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor, nn
 
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training.config import OptimiserConfig, TrainConfig
@@ -33,3 +34,17 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
     peak = config.optimiser.rate
     warm = min(1.0, (step + 1) / config.optimiser.warm_up_steps)
     return peak * warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def descend(
+    model: AcousticModel, optimisers: list[torch.optim.Optimizer], loss: Tensor, rate: float, config: OptimiserConfig
+) -> None:
+    """One step down the gradient of `loss`; none at all where the gradient is not finite."""
+    for group in (group for optimiser in optimisers for group in optimiser.param_groups):
+        group["lr"] = rate
+    model.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+    if torch.isfinite(norm):
+        for optimiser in optimisers:
+            optimiser.step()
