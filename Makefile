@@ -1,6 +1,7 @@
 # make demo    hear it work: own environment, light run time, the sample recording
 # make test    all checks, in an environment with torch
 # make lint    ruff and mypy only
+# make boards  the recogniser in C, built for ARM where its compilers are, run under emulation and compared
 # make wheel   the package in dist/
 # make clean   everything that make has made; never work/, where trainings live
 
@@ -12,7 +13,7 @@ SAMPLE := tests/data/sample.wav
 CHECK_PYTHON := import sys; sys.version_info >= (3, 11) or sys.exit("got Python " + sys.version[:6] + ", expected 3.11 or newer: make PYTHON=python3.11")
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test lint boards wheel clean
 
 demo: .venv/.stamp
 	.venv/bin/streamasr transcribe $(SAMPLE)
@@ -24,6 +25,10 @@ lint: .venv-test/.stamp
 	.venv-test/bin/ruff check .
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/mypy
+
+boards: .venv-test/.stamp
+	.venv-test/bin/python -m export.c streamasr/models/en-mini build/board
+	.venv-test/bin/python -m export.c.cross build/board $(SAMPLE)
 
 wheel: .venv/.stamp
 	rm -rf build dist

@@ -1,9 +1,11 @@
-"""A torch model -> an ONNX graph whose large products are of integers: the same numbers on every processor.
+"""A torch model -> an ONNX graph whose large products are of integers: those are the same on every processor.
 
 Weights are signed and per output channel, within +-63: on x86 without VNNI, pairs of products of 8-bit
 activations and weights are summed in 16 bits that saturate, and 2 * 255 * 63 fits. Activations are unsigned, their
 scale measured beforehand, so a result depends neither on the cutting of the audio nor on other streams in the
-batch. The hidden state of a GRU lies in [-1, 1]: zero point 128, scale 1/127. Norms and gates stay fp32.
+batch. The hidden state of a GRU lies in [-1, 1]: zero point 128, scale 1/127. Features and norms are computed in
+double precision: what is rounded to 8 bits next must not hang on last bits, where processors differ. The gates are
+fp32, so two processors may still, rarely, round a value apart (recipes/boards/RESULTS.md counts how often).
 """
 
 from __future__ import annotations
@@ -175,7 +177,7 @@ def _emit(graph: _Graph, name: str, state: str, stage: Stage, x: str, frames: in
 
 
 def _log_mel(graph: _Graph, state: str, stage: LogMel, x: str, samples: int) -> str:
-    """The same features as fp32's, in double precision: what is rounded to 8 bits next must not hang on last bits.
+    """The same features as fp32's.
 
     The DFT goes in two steps (Cooley and Tukey 1965), a sixth of the multiplications: with n = a n1 + n2 and
     k = k1 + b k2, X[k] = sum over n2 of W_a^(n2 k2) times the sum over n1 of window[n] x[n] W^(n k1).
@@ -246,7 +248,6 @@ def _subsample(graph: _Graph, name: str, state: str, stage: Subsample, x: str, f
 
 
 def _norm(graph: _Graph, name: str, norm: Any, x: str) -> str:
-    """In double precision, for the reason that `_log_mel` gives."""
     weight = graph.constant(name + ".norm.weight", norm.weight.detach().double().numpy())
     bias = graph.constant(name + ".norm.bias", norm.bias.detach().double().numpy())
     y = graph.node("Cast", [x], to=TensorProto.DOUBLE)

@@ -121,6 +121,8 @@ def main() -> int:
                 else:
                     found = hear(target, arguments.folder, recordings, Path(work) / str(i))
                     print(row(target, found, expected), flush=True)
+                    if found.products != expected.products:
+                        raise StreamasrError(f"{target.name}: other integer products than on this machine")
     except (StreamasrError, OSError) as error:
         print(f"export.c.cross: {error}", file=sys.stderr)
         return 1
