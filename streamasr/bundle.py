@@ -124,15 +124,15 @@ class Tuning:
 class BeamConfig:
     """How wide a beam search looks, and how its parts are weighed. Natural logarithms."""
 
-    hypotheses: int = 200
+    hypotheses: int = 400
     histories: int = 1  # of the hypotheses that differ only in words that no longer matter, so many are kept
-    width: float = 14.0  # hypotheses so far below the best are dropped
-    token_width: float = 7.0  # so are tokens so far below the frame's best
-    blank_skip: float = 0.98  # frames of a blank so probable hold nothing else
+    width: float = 15.0  # hypotheses so far below the best are dropped
+    token_width: float = 10.0  # so are tokens so far below the frame's best
+    blank_skip: float = 0.99  # frames of a blank so probable hold nothing else
     pause: int = 20  # frames without a token that a word may hold
     settle: int = 2  # frames after its last token before a word is shown, unless it is certain
-    lm_weight: float = 0.9
-    word_bonus: float = 0.5
+    lm_weight: float = 1.1
+    word_bonus: float = 1.0
 
 
 @dataclass(frozen=True)

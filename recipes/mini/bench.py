@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--utterances", type=int, default=100)
     arguments = parser.parse_args()
     manifest = arguments.shared / "speech" / "test.jsonl"
-    options = ["bench", "--manifest", str(manifest), "--utterances", str(arguments.utterances)]
+    options = ["bench", "--manifest", str(manifest), "--utterances", str(arguments.utterances), "--streams", "200"]
     done = subprocess.run(
         [sys.executable, "-m", "streamasr.cli", *options], stdout=subprocess.PIPE, text=True, check=True
     )
