@@ -98,7 +98,7 @@ def main() -> None:
     need = count(read_bundle(arguments.bundle), "int8")
     lines = [
         f"Counted from int8.onnx, per second of audio: {need.integer / 1e6:.0f} million multiply-adds of 8-bit "
-        f"numbers, {need.floating / 1e6:.0f} million in floating point (log-mel); {need.weights / 1e6:.0f} MB of weights.",
+        f"numbers, {need.floating / 1e6:.0f} million in floating point; {need.weights / 1e6:.0f} MB of weights.",
         "",
         "| board | core | clock GHz | real-time factor of the network, computed |",
         "|---|---|---|---|",
