@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -26,13 +27,23 @@ AS_RECORDED = AugmentConfig(
 ONE_BY_ONE = BatchConfig(glue_probability=0.0, noise_only=0.0)
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Decayed states would slow the arithmetic down; others of this process may count on the smallest numbers."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@flushed_denormals()
 def adapt(model: AcousticModel, corpus: Corpus, config: TrainConfig, patience: int) -> list[float]:
     """Train until `patience` epochs in a row were no better on corpus.dev; the model keeps its best weights.
 
     Returns the loss on corpus.dev before the first epoch and after each. Best may be where it
     began: then the recordings taught it nothing that others of their kind bear out.
     """
-    torch.set_flush_denormal(True)  # decayed states would slow the arithmetic down
     heads = model.config.heads
     config = replace(config, head_weights={h: weight for h, weight in config.head_weights.items() if h in heads})
     objective, optimisers = Objective(model, config), make_optimisers(model, config.optimiser)

@@ -80,7 +80,7 @@ def main() -> None:
     ]
     text = "\n\n".join([f"{old.name} {old.version} (network {old.graphs['fp32'].sha256[:8]}).", *parts])
     if arguments.every > 1:
-        text += f"\n\nTested on every {arguments.every}th of these utterances only."
+        text += f"\n\nTested on one in {arguments.every} of these utterances."
     print(text)
     if arguments.write:
         write_section(HERE / "RESULTS.md", "measure", text)
