@@ -47,13 +47,13 @@ class Need:
     """Per second of audio."""
 
     integer: float  # multiply-adds of 8-bit numbers
-    floating: float  # of 32-bit numbers
+    floating: float  # of floating point numbers, for log-mel
     weights: float  # bytes
 
 
-def count(bundle: Bundle, graph: str) -> Need:
-    """From the nodes of the graph: one stream, block by block."""
-    described, path = bundle.graph(graph)
+def count(bundle: Bundle) -> Need:
+    """From the nodes of the int8 graph, all of whose products are MatMuls: one stream, block by block."""
+    described, path = bundle.graph("int8")
     model = onnx.load(path)
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -65,14 +65,9 @@ def count(bundle: Bundle, graph: str) -> Need:
     for node in inferred.node:
         if node.op_type in ("MatMul", "MatMulInteger"):
             weight = stored[node.input[1]]
-            products = sizes[node.output[0]] * weight.shape[0]
-        elif node.op_type == "Conv":
-            weight = stored[node.input[1]]
-            products = sizes[node.output[0]] * weight[0].size
-        else:
-            continue
-        done["integer" if node.op_type == "MatMulInteger" else "floating"] += products
-        read += weight.nbytes
+            kind = "integer" if node.op_type == "MatMulInteger" else "floating"
+            done[kind] += sizes[node.output[0]] * weight.shape[-2]
+            read += weight.nbytes
     blocks = bundle.sample_rate / described.block
     return Need(done["integer"] * blocks, done["floating"] * blocks, read * blocks)
 
@@ -95,7 +90,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=BUNDLED)
     parser.add_argument("--write", action="store_true", help="into docs/boards.md")
     arguments = parser.parse_args()
-    need = count(read_bundle(arguments.bundle), "int8")
+    need = count(read_bundle(arguments.bundle))
     lines = [
         f"Counted from int8.onnx, per second of audio: {need.integer / 1e6:.0f} million multiply-adds of 8-bit "
         f"numbers, {need.floating / 1e6:.0f} million in floating point; {need.weights / 1e6:.0f} MB of weights.",
