@@ -59,17 +59,8 @@ def difference(model: AcousticModel, bundle: Bundle, steps: int = STEPS, audio: 
 def batch_difference(bundle: Bundle, graph: str, audio: Samples) -> float:
     """Largest difference between the members of a batch (streams, samples) and each of them alone."""
     acoustic = Acoustic(bundle, graph)
-    block = acoustic.graph.block
-
-    def hear(streams: Samples) -> Samples:
-        state, rows = acoustic.zero_state(len(streams)), []
-        for start in range(0, streams.shape[1] - block + 1, block):
-            y, state = acoustic.step(np.ascontiguousarray(streams[:, start : start + block]), state)
-            rows.append(y)
-        return np.concatenate(rows, axis=1)
-
-    together = hear(audio)
-    return float(np.max([np.abs(together[i] - hear(audio[i : i + 1])[0]).max() for i in range(len(audio))]))
+    together = acoustic.run(audio)
+    return float(np.max([np.abs(together[i] - acoustic.run(audio[i : i + 1])[0]).max() for i in range(len(audio))]))
 
 
 def describe(bundle: Bundle, graph: str) -> str:

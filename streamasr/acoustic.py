@@ -69,12 +69,16 @@ class Acoustic:
         outputs = self._session.run(self._outputs, {AUDIO: audio, **state})
         return outputs[0], {spec.name: value for spec, value in zip(self.graph.states, outputs[1:], strict=True)}
 
+    def run(self, audio: Floats) -> Floats:
+        """The whole blocks of streams that begin: (N, samples) -> (N, frames, tokens of all heads), the delay kept."""
+        block, state, rows = self.graph.block, self.zero_state(len(audio)), []
+        for start in range(0, audio.shape[1] - block + 1, block):
+            y, state = self.step(audio[:, start : start + block], state)
+            rows.append(y)
+        return np.concatenate(rows, axis=1)
+
     def whole(self, audio: Floats) -> Floats:
         """(n,) samples -> (frames, tokens of all heads): the blocks of a stream over a whole recording."""
         graph = self.graph
         padded = np.concatenate([audio, np.zeros(graph.flush, dtype=np.float32)])[None]
-        state, rows = self.zero_state(), []
-        for start in range(0, padded.shape[1] - graph.block + 1, graph.block):
-            y, state = self.step(padded[:, start : start + graph.block], state)
-            rows.append(y[0])
-        return np.concatenate(rows)[graph.delay :][: -(-len(audio) // graph.stride)]
+        return self.run(padded)[0, graph.delay :][: -(-len(audio) // graph.stride)]

@@ -66,15 +66,9 @@ def streams(bundle: Bundle, utterances: Sequence[Floats], count: int) -> Iterato
     for stream, events in zip(together, found, strict=True):
         events += stream.finish()
     spent = CLOCK() - begin
-    different = sum(_texts(events) != _alone(recognizer, a) for events, a in zip(found, audio, strict=True))
+    different = 0
+    for events, a in zip(found, audio, strict=True):
+        alone = recognizer.transcribe(a, bundle.sample_rate).finals
+        different += [e.text for e in events if isinstance(e, Final)] != [final.text for final in alone]
     yield f"{count} streams: share of one core (%)", 100.0 * spent / STREAM_S
     yield f"{count} streams: texts other than alone", float(different)
-
-
-def _alone(recognizer: Recognizer, audio: Floats) -> list[str]:
-    stream = recognizer.stream()
-    return _texts(stream.accept(audio) + stream.finish())
-
-
-def _texts(events: Sequence[Event]) -> list[str]:
-    return [event.text for event in events if isinstance(event, Final)]

@@ -21,7 +21,6 @@ from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
-from streamasr.events import Final
 from streamasr.recognizer import BUNDLED, Recognizer
 from streamasr.training.manifest import read_manifest
 
@@ -54,7 +53,7 @@ def main() -> None:
     same, notes, off, spent = 0, [], [], 0.0
     for i, clip in enumerate(tqdm(clips, "ONNX Runtime")):
         begin = time.process_time()
-        words = [word for final in _finals(recognizer, clip) for word in final.words]
+        words = recognizer.transcribe(clip, rate).words
         spent += time.process_time() - begin
         expected = [(f"{w.start_s:.3f}", f"{w.end_s:.3f}", w.text) for w in words]
         rows = recognizer.acoustic.whole(clip.astype(np.float32) / np.float32(32768.0))[:, letters]
@@ -75,11 +74,6 @@ def main() -> None:
     print("\n".join(lines))
     if arguments.write:
         write_section(RESULTS, "compare", "\n".join(lines))
-
-
-def _finals(recognizer: Recognizer, clip: np.ndarray) -> list[Final]:
-    stream = recognizer.stream()
-    return [event for event in stream.accept(clip) + stream.finish() if isinstance(event, Final)]
 
 
 def _difference(name: str, rows: np.ndarray, ours: np.ndarray) -> str:
