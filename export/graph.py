@@ -11,7 +11,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from streamasr.acoustic import AUDIO, LOG_PROBS, NEW
+from streamasr.acoustic import AUDIO, LOG_PROBS, NEW, SAMPLES
 from streamasr.nn.acoustic_model import AcousticModel
 
 OPSET = 17
@@ -40,11 +40,14 @@ def round_weights(model: AcousticModel) -> None:
 
 
 def write_graph(model: AcousticModel, block: int, path: Path) -> None:
-    """Trace one step over `block` samples and write it; the batch axis stays free."""
+    """Trace one step over `block` samples (0: any number of frames) and write it; the batch axis stays free."""
     step = _Step(model).eval()
     names = step.names
-    audio = torch.zeros(2, block)
+    audio = torch.zeros(2, block or 25 * model.stride)
     state = tuple(model.zero_state(2)[name] for name in names)
+    axes = {name: {0: "N"} for name in [AUDIO, LOG_PROBS, *names, *(NEW + name for name in names)]}
+    if not block:
+        axes |= {AUDIO: {0: "N", 1: SAMPLES}, LOG_PROBS: {0: "N", 1: "frames"}}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracing exporter is deprecated; the other one loses the GRU's form
         torch.onnx.export(
@@ -53,7 +56,7 @@ def write_graph(model: AcousticModel, block: int, path: Path) -> None:
             str(path),
             input_names=[AUDIO, *names],
             output_names=[LOG_PROBS, *(NEW + name for name in names)],
-            dynamic_axes={name: {0: "N"} for name in [AUDIO, LOG_PROBS, *names, *(NEW + name for name in names)]},
+            dynamic_axes=axes,
             opset_version=OPSET,
             dynamo=False,
         )

@@ -46,7 +46,7 @@ def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[So
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=folder.name + "."))
     try:
-        block = BLOCK_FRAMES * model.stride
+        block = model.block if config.both else BLOCK_FRAMES * model.stride
         write_graph(model, block, work / "fp32.onnx")
         graph = Graph(
             file="fp32.onnx",

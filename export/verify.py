@@ -35,13 +35,14 @@ def noise(block: int, steps: int) -> Samples:
     return np.clip(rng.standard_normal((2, steps * block)) * envelope, -1.0, 1.0).astype(np.float32)
 
 
-def difference(model: AcousticModel, bundle: Bundle, steps: int = STEPS, audio: Samples | None = None) -> float:
-    """Largest absolute difference of the fp32 graph's log-probabilities and states from torch's, state carried.
+def difference(model: AcousticModel, bundle: Bundle, audio: Samples | None = None, graph: str = "fp32") -> float:
+    """Largest absolute difference of a graph's log-probabilities and states from torch's, state carried.
 
-    audio: (streams, samples), of which whole blocks are heard; None: noise for `steps` blocks.
+    audio: (streams, samples), of which whole blocks are heard; None: noise for STEPS blocks.
     """
-    acoustic = Acoustic(bundle, "fp32")
-    block = acoustic.graph.block
+    acoustic = Acoustic(bundle, graph)
+    block = acoustic.graph.block or 50 * acoustic.graph.stride  # of a graph that takes any number, some
+    steps = STEPS if acoustic.graph.block else 3
     audio = noise(block, steps) if audio is None else audio
     state, torch_state = acoustic.zero_state(len(audio)), model.zero_state(len(audio))
     worst = 0.0

@@ -1,4 +1,7 @@
-"""Samples -> log-probabilities: one ONNX graph on blocks of one size, its state passed in and out."""
+"""Samples -> log-probabilities: one ONNX graph on blocks of one size, its state passed in and out.
+
+A graph whose block is 0 reads a whole recording in one step, backwards too.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ Floats = NDArray[np.float32]
 State = Mapping[str, Floats]
 
 AUDIO, LOG_PROBS, NEW = "audio", "log_probs", "new."  # names in every graph; state x leaves as new.x
+SAMPLES = "samples"  # name of the axis of `audio` that is free where block is 0
 
 
 class Acoustic:
@@ -36,7 +40,7 @@ class Acoustic:
 
     def _check(self, where: str, tokens: int) -> None:
         """The graph's inputs and outputs must be what the bundle says of them."""
-        declared = {AUDIO: ("N", self.graph.block)} | {spec.name: spec.shape for spec in self.graph.states}
+        declared = {AUDIO: ("N", self.graph.block or SAMPLES)} | {spec.name: spec.shape for spec in self.graph.states}
         found = {node.name: tuple(node.shape) for node in self._session.get_inputs()}
         for name in declared.keys() | found.keys():
             ours, theirs = declared.get(name), found.get(name)
@@ -48,9 +52,9 @@ class Acoustic:
         missing = {LOG_PROBS, *(NEW + spec.name for spec in self.graph.states)} - produced
         if missing:
             raise BundleError(f"{where}: the graph has no output {', '.join(sorted(missing))}; export it again")
-        zeros = np.zeros((1, self.graph.block), dtype=np.float32)
+        zeros = np.zeros((1, self.graph.block or self.graph.stride), dtype=np.float32)
         found_shape = self._session.run([LOG_PROBS], {AUDIO: zeros, **self.zero_state()})[0].shape
-        expected_shape = (1, self.graph.block // self.graph.stride, tokens)
+        expected_shape = (1, zeros.shape[1] // self.graph.stride, tokens)
         if found_shape != expected_shape:
             raise BundleError(
                 f"{where}: a block gives (batch, frames, tokens) {found_shape}, the bundle says {expected_shape}; "
@@ -71,7 +75,7 @@ class Acoustic:
 
     def run(self, audio: Floats) -> Floats:
         """The whole blocks of streams that begin: (N, samples) -> (N, frames, tokens of all heads), the delay kept."""
-        block, state, rows = self.graph.block, self.zero_state(len(audio)), []
+        block, state, rows = self.graph.block or audio.shape[1], self.zero_state(len(audio)), []
         for start in range(0, audio.shape[1] - block + 1, block):
             y, state = self.step(audio[:, start : start + block], state)
             rows.append(y)
@@ -80,5 +84,7 @@ class Acoustic:
     def whole(self, audio: Floats) -> Floats:
         """(n,) samples -> (frames, tokens of all heads): the blocks of a stream over a whole recording."""
         graph = self.graph
-        padded = np.concatenate([audio, np.zeros(graph.flush, dtype=np.float32)])[None]
-        return self.run(padded)[0, graph.delay :][: -(-len(audio) // graph.stride)]
+        frames = -(-len(audio) // graph.stride)
+        zeros = graph.flush if graph.block else (frames + graph.delay) * graph.stride - len(audio)
+        padded = np.concatenate([audio, np.zeros(zeros, dtype=np.float32)])[None]
+        return self.run(padded)[0, graph.delay :][:frames]

@@ -41,11 +41,13 @@ class Job:
     greedy: bool = False  # without the model's words
     lm: Path | None = None  # in place of the model's
     grammar: Path | None = None  # in place of both
+    second_pass: bool = False
     hotwords: dict[str, float] = field(default_factory=dict)
 
     def load(self) -> Recognizer:
         """The recogniser that these files want."""
-        return load(self.model, self.graph, greedy=self.greedy, lm=self.lm, grammar=self.grammar)
+        files = {"lm": self.lm, "grammar": self.grammar}
+        return load(self.model, self.graph, greedy=self.greedy, second_pass=self.second_pass, **files)
 
     def target(self, name: str) -> Path | None:
         """The file that `name`'s transcript goes to; None is standard output."""

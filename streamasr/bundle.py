@@ -18,6 +18,7 @@ from streamasr.strict import StrictError, parse
 
 FORMAT = 3
 METADATA = "bundle.json"
+SECOND = "second"  # name of the graph, if there is one, that reads every utterance again when it has ended
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Graph:
 
     file: str
     sha256: str
-    block: int  # samples of one step
+    block: int  # samples of one step; 0: a whole recording
     stride: int  # samples of one frame
     delay: int  # frames by which the output lags; the first `delay` frames of a stream are dropped
     states: tuple[StateSpec, ...]
@@ -274,8 +275,8 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         conditions[where + "stride > 0, a multiple of features.hop"] = (
             graph.stride > 0 and features.hop > 0 and graph.stride % features.hop == 0
         )
-        conditions[where + "block > 0, a multiple of stride"] = (
-            graph.block > 0 and graph.stride > 0 and graph.block % graph.stride == 0
+        conditions[where + "block >= 0, a multiple of stride"] = (
+            graph.block >= 0 and graph.stride > 0 and graph.block % graph.stride == 0
         )
         conditions[where + "delay >= 0"] = graph.delay >= 0
         conditions[where + "file in the bundle's own folder"] = Path(graph.file).name == graph.file

@@ -12,7 +12,7 @@ from pathlib import Path
 from streamasr import batch, lm
 from streamasr.bundle import EndpointRule
 from streamasr.endpoint import LAST_RESORT
-from streamasr.errors import StreamasrError
+from streamasr.errors import BundleError, StreamasrError
 from streamasr.recognizer import Recognizer, load
 from streamasr.stream import check_hotwords
 from streamasr.version import __version__
@@ -96,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--lm", type=Path, metavar="PATH", help="language model made by `streamasr lm`")
         command.add_argument("--grammar", type=Path, metavar="FILE", help="all that may be said; the rest is <other>")
         command.add_argument("--greedy", action="store_true", help="letter by letter, without words to choose from")
+        command.add_argument(
+            "--second-pass", action="store_true", help="read every utterance again when it has ended, backwards too"
+        )
     for command in (transcribe, live, inspect):
         command.add_argument("--graph", metavar="NAME", help="int8 or fp32 (default: the one the model prefers)")
     for command in (transcribe, live, inspect, bench):
@@ -142,6 +145,7 @@ def _transcribe(options: argparse.Namespace) -> int:
         greedy=options.greedy,
         lm=options.lm,
         grammar=options.grammar,
+        second_pass=options.second_pass,
         hotwords=dict(options.hotwords),
     )
     names: list[str] = options.audio
@@ -161,7 +165,8 @@ def _usage(message: str) -> int:
 
 
 def _load(options: argparse.Namespace) -> Recognizer:
-    return load(options.model, options.graph, greedy=options.greedy, lm=options.lm, grammar=options.grammar)
+    files = {"lm": options.lm, "grammar": options.grammar}
+    return load(options.model, options.graph, greedy=options.greedy, second_pass=options.second_pass, **files)
 
 
 def _live(options: argparse.Namespace) -> int:
@@ -169,6 +174,11 @@ def _live(options: argparse.Namespace) -> int:
     from streamasr.sources import open_microphone
 
     recognizer = _load(options)
+    if not recognizer.acoustic.graph.block:
+        raise BundleError(
+            f"{recognizer.bundle.folder}: hears a recording only as a whole, so not live; use `streamasr transcribe`, "
+            "or a model that hears block by block"
+        )
     microphone = open_microphone(options.device)
     return terminal.run(recognizer, microphone, _endpoint(options), dict(options.hotwords))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from streamasr.acoustic import Acoustic
-from streamasr.bundle import Bundle, EndpointRule, read_bundle
+from streamasr.bundle import SECOND, Bundle, EndpointRule, read_bundle
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.grammar import Grammar
 from streamasr.decoding.greedy import Greedy
@@ -35,6 +35,7 @@ class Recognizer:
         greedy: bool = False,
         lm: Path | None = None,
         grammar: Path | None = None,
+        second_pass: bool = False,
     ) -> None:
         """As for `load`."""
         if sum((greedy, lm is not None, grammar is not None)) > 1:
@@ -53,7 +54,12 @@ class Recognizer:
             self.decoder = BeamSearch(open_words(bundle, lm))
         else:
             self.decoder = Greedy(self.tokens)
-        self._engine = Engine(bundle, self.acoustic, self.decoder, self.head, self.tuning)
+        second = None
+        if second_pass:
+            if SECOND not in bundle.graphs:
+                raise BundleError(f"{bundle.folder}: has no graph '{SECOND}' for a second pass; do without it")
+            second = Acoustic(bundle, SECOND)
+        self._engine = Engine(bundle, self.acoustic, self.decoder, self.head, self.tuning, second)
 
     def stream(
         self,
@@ -110,13 +116,15 @@ def load(
     greedy: bool = False,
     lm: str | Path | None = None,
     grammar: str | Path | None = None,
+    second_pass: bool = False,
 ) -> Recognizer:
     """The bundled model, or the bundle in the folder `path`.
 
     graph: which of the bundle's graphs computes, "fp32" or "int8"; None: the one that the bundle prefers.
     lm: a language model made by `streamasr lm`, in place of the bundle's. grammar: a file of all the phrases that
-    may be said; other speech comes out as `<other>`. greedy: letter by letter, without words.
+    may be said; other speech comes out as `<other>`. greedy: letter by letter, without words. second_pass: when an
+    utterance has ended, the bundle's second network reads it again, backwards too, and has the last word.
     """
     bundle = read_bundle(BUNDLED if path is None else Path(path))
     files = {name: None if file is None else Path(file) for name, file in {"lm": lm, "grammar": grammar}.items()}
-    return Recognizer(bundle, graph, greedy=greedy, **files)
+    return Recognizer(bundle, graph, greedy=greedy, second_pass=second_pass, **files)

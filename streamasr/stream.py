@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from streamasr.acoustic import Acoustic, State
 from streamasr.bundle import Bundle, EndpointRule, Tuning
 from streamasr.decoding.beam import BeamSearch
-from streamasr.decoding.hypothesis import Decoder, HypothesisWord
+from streamasr.decoding.hypothesis import Decoder, Hypothesis, HypothesisWord
 from streamasr.endpoint import is_endpoint
 from streamasr.errors import AudioError, StreamError
 from streamasr.events import Event, Final, Gap, Partial, Word
+from streamasr.second_pass import NOTHING, Reread
 from streamasr.sources.resample import Resampler
 from streamasr.sources.samples import as_mono_float, check_rate
 
@@ -31,6 +32,8 @@ _BROKEN: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, zlib.error),
 )
 
+WHOLE_S = 600.0  # of audio at most for a network that hears it as a whole: about 1 GB of memory
+RUN_UP_S = 1.0  # of quiet before an utterance that a second pass reads too
 HEARD_GAP_S = 1.0  # of lost audio the network hears so much silence; the rest only moves the clock
 
 
@@ -43,6 +46,7 @@ class Engine:
     decoder: Decoder
     head: slice  # the decoder's tokens in the graph's output
     tuning: Tuning  # of that decoder
+    second: Acoustic | None = None  # reads every utterance again when it has ended
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class StreamState:
 
     acoustic: State
     decoder: Any
-    pending: Floats  # samples that do not fill a block yet
-    blocks: int = 0
+    pending: Floats  # samples that the network has not heard yet
+    heard: int = 0  # samples that it has
+    again: Reread = NOTHING  # those that a second pass would read
     shown: tuple[str, str] = ("", "")  # text and stable text of the last Partial
     said_until: int = 0  # end of the last Final, in samples
     jumps: tuple[tuple[int, int], ...] = ()  # (from this sample on, the clock is so many samples ahead)
@@ -128,8 +133,13 @@ class Stream:
         self._append(resampler.push(mono))
 
     def _append(self, samples: Floats) -> None:
-        pending = self._state.pending
-        self._state = replace(self._state, pending=np.concatenate([pending, samples]))
+        pending = np.concatenate([self._state.pending, samples])
+        if not self._acoustic.graph.block and len(pending) > WHOLE_S * self._model_rate:
+            raise AudioError(
+                f"more than {WHOLE_S / 60:.0f} minutes: this model hears a recording as a whole; "
+                "cut it, or use a model that hears block by block"
+            )
+        self._state = replace(self._state, pending=pending)
 
     def lost(self, n_samples: int, rate: int | None = None) -> list[Event]:
         """So many samples never arrived: the clock moves on and a Gap is yielded. rate: as in accept."""
@@ -166,10 +176,13 @@ class Stream:
         events = self._run()
         self._finished = True
         graph, state = self._acoustic.graph, self._state
-        total = state.blocks * graph.block + len(state.pending)
-        frames = -(-total // graph.stride)  # those that begin before the end
-        self._append(np.zeros(graph.flush, dtype=np.float32))
-        events += self._run(stop=frames)
+        total = state.heard + len(state.pending)
+        if graph.block:
+            self._append(np.zeros(graph.flush, dtype=np.float32))
+            events += self._run(stop=-(-total // graph.stride))  # frames that begin before the end
+        else:
+            log_probs = self._acoustic.whole(state.pending)
+            events += self._hear(log_probs, state.acoustic, total)
         self._state = self._end_utterance(total, self._state, events)
         return events
 
@@ -178,29 +191,31 @@ class Stream:
         events: list[Event] = []
         while (block := self._next_block()) is not None:
             log_probs, new = self._acoustic.step(block[None], self._state.acoustic)
-            events += self._hear(log_probs[0], new, stop)
+            events += self._hear(log_probs[0], new, len(block), stop)
         return events
 
     def _next_block(self) -> Floats | None:
         """The samples of the next step of the network, (block,), if they are there."""
         pending = self._state.pending
         size = self._acoustic.graph.block
-        return pending[:size] if len(pending) >= size else None
+        return pending[:size] if size and len(pending) >= size else None
 
-    def _hear(self, log_probs: Floats, acoustic: State, stop: int | None = None) -> list[Event]:
-        """What the network made of the next block: (frames, tokens of all heads) and its new state."""
+    def _hear(self, log_probs: Floats, acoustic: State, samples: int, stop: int | None = None) -> list[Event]:
+        """What the network made of the next samples: (frames, tokens of all heads) and its new state."""
         graph = self._acoustic.graph
-        per_block = graph.block // graph.stride
         events: list[Event] = []
-        first = self._state.blocks * per_block - graph.delay  # what these frames speak of
-        pending = self._state.pending[graph.block :]
+        state = self._state
+        delay = graph.delay if graph.block else 0  # Acoustic.whole has dropped it
+        first = state.heard // graph.stride - delay  # what these frames speak of
+        now, pending = state.pending[:samples], state.pending[samples:]
         if len(pending) < graph.block:
             pending = pending.copy()  # or a long piece would be kept for its last samples
-        state = replace(self._state, acoustic=acoustic, blocks=self._state.blocks + 1, pending=pending)
+        again = state.again.add(now) if self._engine.second else state.again
+        state = replace(state, acoustic=acoustic, heard=state.heard + samples, pending=pending, again=again)
         for frame, row in enumerate(log_probs[:, self._engine.head], first):
             if frame >= 0 and (stop is None or frame < stop):
                 state = self._frame(row, frame, state, events)
-        frames = first + per_block if stop is None else min(first + per_block, stop)
+        frames = first + len(log_probs) if stop is None else min(first + len(log_probs), stop)
         self._state = self._partial(state, frames, events)
         return events
 
@@ -214,11 +229,13 @@ class Stream:
 
     def _partial(self, state: StreamState, frames: int, events: list[Event]) -> StreamState:
         if self._decoder.spoken(state.decoder) is None:
-            return state
+            if self._engine.second is None:
+                return state
+            return replace(state, again=state.again.keep(RUN_UP_S * self._model_rate, self._acoustic.graph.stride))
         hypothesis = self._decoder.hypothesis(state.decoder)
         if not hypothesis.words:
             return state  # another first word is under way; what is shown may yet be right
-        stable = hypothesis.words[: hypothesis.stable]
+        stable = hypothesis.words[: hypothesis.stable] if self._engine.second is None else ()
         tuning = self._engine.tuning
         if not any(tuning.confidence(word.evidence) >= tuning.min_confidence for word in stable):
             stable = ()  # it may be noise, which is taken back
@@ -233,8 +250,12 @@ class Stream:
     def _end_utterance(self, end: int, state: StreamState, events: list[Event]) -> StreamState:
         """The hypothesis becomes a Final, its words in [said_until, end]; or nothing, if it was noise."""
         tuning = self._engine.tuning
-        hypothesis = self._decoder.final(state.decoder)
-        following = replace(state, decoder=self._decoder.next_utterance(state.decoder), shown=("", ""))
+        decoder, hypothesis = state.decoder, self._decoder.final(state.decoder)
+        if self._engine.second and hypothesis.words:
+            decoder, hypothesis = self._read_again(self._engine.second, state.again.until(end))
+        following = replace(
+            state, decoder=self._decoder.next_utterance(state.decoder), again=state.again.after(end), shown=("", "")
+        )
         if not hypothesis.words:
             if state.shown[0]:
                 events.append(Partial("", self._seconds(end, state), self._seconds(end, state)))
@@ -251,9 +272,22 @@ class Stream:
             Word(word.text, start_s, end_s, confidence)
             for word, (start_s, end_s), confidence in zip(hypothesis.words, spans, confidences, strict=True)
         )
-        others = tuple(self._decoder.n_best(state.decoder, self._n_best)) if self._n_best else ()
+        others = tuple(self._decoder.n_best(decoder, self._n_best)) if self._n_best else ()
         events.append(Final(hypothesis.text, words, words[0].start_s, words[-1].end_s, others))
         return replace(following, said_until=times[-1][1])
+
+    def _read_again(self, network: Acoustic, utterance: Reread) -> tuple[Any, Hypothesis]:
+        """The state of a decoder that has heard the whole utterance through another network, and its best words."""
+        decoder = self._decoder.start()
+        for row in network.whole(utterance.samples)[:, self._engine.head]:
+            decoder = self._decoder.step(row, decoder)
+        hypothesis = self._decoder.final(decoder)
+        ahead = utterance.start // network.graph.stride
+        words = tuple(
+            replace(word, first_frame=word.first_frame + ahead, last_frame=word.last_frame + ahead)
+            for word in hypothesis.words
+        )
+        return decoder, replace(hypothesis, words=words)
 
     def _word_times(self, words: Sequence[HypothesisWord], low: int, high: int) -> list[tuple[int, int]]:
         """Start and end of each word in samples: spikes moved by the model's measured delay, in order, apart."""
@@ -307,7 +341,7 @@ class Stream:
             "received": self._received,
             "hotwords": self._hotwords,
             "decoder": self._decoder.pack(state.decoder),
-            "blocks": state.blocks,
+            "heard": state.heard,
             "shown": state.shown,
             "said_until": state.said_until,
             "jumps": state.jumps,
@@ -316,7 +350,8 @@ class Stream:
         if self._resampler:
             arrays |= {f"resampler.{name}": np.asarray(value) for name, value in self._resampler.snapshot().items()}
         file = io.BytesIO()
-        np.savez(file, plain=np.frombuffer(json.dumps(plain).encode(), np.uint8), pending=state.pending, **arrays)
+        arrays |= {"pending": state.pending, "again": state.again.samples}
+        np.savez(file, plain=np.frombuffer(json.dumps(plain).encode(), np.uint8), **arrays)
         return file.getvalue()
 
     def _restore(self, snapshot: bytes) -> None:
@@ -338,7 +373,8 @@ class Stream:
                 },
                 decoder=self._decoder.unpack(plain["decoder"]),
                 pending=arrays["pending"],
-                blocks=plain["blocks"],
+                heard=plain["heard"],
+                again=Reread((again,) if len(again := arrays["again"]) else (), plain["heard"]),
                 shown=(plain["shown"][0], plain["shown"][1]),
                 said_until=plain["said_until"],
                 jumps=tuple((start, ahead) for start, ahead in plain["jumps"]),
@@ -362,7 +398,7 @@ def accept_together(
         log_probs, new = streams[0]._acoustic.step(np.stack([block for _, _, block in ready]), stacked)
         for row, (i, stream, _) in enumerate(ready):
             own = {name: value[row : row + 1] for name, value in new.items()}
-            events[i] += stream._hear(log_probs[row], own)
+            events[i] += stream._hear(log_probs[row], own, log_probs.shape[1] * stream._acoustic.graph.stride)
     return events
 
 

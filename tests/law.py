@@ -8,6 +8,7 @@ gives events rather than arrays returns them as a list, for streams one by one (
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -206,7 +207,7 @@ def torch_stage(stage: Any, inputs: tuple[int, ...] = ()) -> Subject:
     def zero(batch: int) -> State:
         return {name: value.numpy() for name, value in stage.zero_state(batch).items()}
 
-    return Subject(zero, step, stride=stage.stride, inputs=inputs)
+    return Subject(zero, step, stride=math.lcm(stage.stride, stage.block), inputs=inputs)
 
 
 def onnx_stage(acoustic: Any) -> Subject:

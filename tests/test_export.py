@@ -38,8 +38,8 @@ def test_the_graph_agrees_with_torch(cell: str, tiny_bundle_of: Callable[[str], 
     assert 0.0 < bundle.graphs["fp32"].parity <= TOLERANCE
     model = tiny_model(cell)
     round_weights(model)
-    assert difference(model, bundle, steps=20) <= TOLERANCE
-    assert difference(tiny_model(cell, seed=1), bundle, steps=2) > 0.01
+    assert difference(model, bundle) <= TOLERANCE
+    assert difference(tiny_model(cell, seed=1), bundle) > 0.01
     assert any(node.op_type == cell.upper() for node in onnx.load(bundle.folder / "fp32.onnx").graph.node)
 
 

@@ -12,12 +12,15 @@ torch = pytest.importorskip("torch")
 from streamasr.bundle import FeatureConfig  # noqa: E402
 from streamasr.nn.acoustic_model import (  # noqa: E402
     Heads,
+    Join,
     LookAhead,
     ModelConfig,
     Normalise,
     RecurrentLayer,
     Subsample,
 )
+from streamasr.nn.attention import Attention  # noqa: E402
+from streamasr.nn.bidirectional import Bidirectional  # noqa: E402
 from streamasr.nn.cells import CELLS  # noqa: E402
 from streamasr.nn.features import LogMel  # noqa: E402
 from streamasr.nn.stage import Chain, Stage  # noqa: E402
@@ -36,6 +39,12 @@ def look_ahead(frames: int, width: int = 10) -> Stage:
     return stage
 
 
+def attention(past: int) -> Stage:
+    stage = Attention(12, past, 0.5)
+    torch.nn.init.normal_(stage.distance)
+    return Chain([("widen", Subsample(10, 12, 1)), ("attention", stage)])
+
+
 def chain() -> Stage:
     return Chain([("a", Subsample(10, 12)), ("b", look_ahead(2, 12)), ("c", RecurrentLayer("gru", 12, 0.5))])
 
@@ -47,6 +56,12 @@ STAGES = {
     "look-ahead 5": lambda: look_ahead(5),
     **{cell: lambda cell=cell: RecurrentLayer(cell, 10, 0.5) for cell in CELLS},
     "heads": lambda: Heads(10, {"letters": ["<blank>", "a", "b"], "phones": ["<blank>", "AA"]}),
+    "subsample by 3": lambda: Subsample(10, 12, 3),
+    "join": lambda: Join(10, 3),
+    **{f"both, {cell}": lambda cell=cell: Bidirectional(cell, 10, 2, 0.5, 4, 2) for cell in CELLS},
+    "both, nothing ahead": lambda: Bidirectional("gru", 10, 2, 0.5, 3, 0),
+    "both, much ahead": lambda: Bidirectional("gru", 10, 2, 0.5, 2, 5),
+    "attention": lambda: attention(4),
     "chain": chain,
 }
 

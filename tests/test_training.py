@@ -283,6 +283,29 @@ def test_padding_does_not_change_the_loss() -> None:
     assert long.item() == pytest.approx(short.item(), rel=1e-4)
 
 
+def test_views_that_agree_cost_nothing_more_and_others_do() -> None:
+    batch = Batch(0.1 * torch.randn(2, 20_000), torch.tensor([20_000, 15_000]), {"letters": [torch.arange(1, 23)] * 2})
+    model = tiny_model()
+
+    def loss(**changes: Any) -> float:
+        found = objective(model, head_weights={"letters": 1.0}, **changes)(batch, torch.Generator().manual_seed(0))
+        return float(found)
+
+    once = loss()
+    assert loss(consistency=1.0) == pytest.approx(once, rel=1e-5)
+    masked = AugmentConfig(frequency_masks=2, time_masks=5, time_width=30)
+    little, much = loss(consistency=1e-9, augment=masked), loss(consistency=1.0, augment=masked)
+    assert much > little + 1e-3
+    # The divergence itself, by its definition, of two views whose log-probabilities are given.
+    views = torch.randn(2, 7, 5).log_softmax(2).requires_grad_()
+    p, q = views[0].exp(), views[1].exp()
+    both = [(p * (views[0] - views[1]))[:6].sum(), (q * (views[1] - views[0]))[:6].sum()]
+    found = Objective._disagreement(views, torch.tensor([6, 6]), [torch.arange(30)] * 2)
+    torch.testing.assert_close(found, sum(both) / 60)
+    (gradient,) = torch.autograd.grad(found, views)  # of log q in -p log q: each view is a target of the other one
+    torch.testing.assert_close(gradient[:, :6], torch.stack([-q, -p])[:, :6] / 60)
+
+
 def test_truncation_changes_gradients_and_not_outputs() -> None:
     model = tiny_model()
     features = torch.randn(1, 96, 80, requires_grad=True)
@@ -300,6 +323,9 @@ def test_truncation_changes_gradients_and_not_outputs() -> None:
 def test_the_window_is_whole_frames() -> None:
     assert objective(tiny_model(), truncate_s=0.5).window == 48
     assert objective(tiny_model(), truncate_s=0.0).window is None
+    assert objective(tiny_model(lookahead=[], both=1, block_ms=320, ahead_ms=40), truncate_s=0.5).window == 64
+    with pytest.raises(ManifestError, match="truncate_s: layers that read a whole utterance backwards"):
+        objective(tiny_model(both=1), truncate_s=0.5)
 
 
 # Runs

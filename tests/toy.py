@@ -11,6 +11,7 @@ import random
 import string
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,11 +31,13 @@ HEADS = {"letters": ["<blank>", " ", "'", *string.ascii_lowercase], "phones": ["
 FEATURES = FeatureConfig(n_fft=400, mels=40)  # the DFT is most of the bundle
 
 
-def toy_model() -> AcousticModel:
+def toy_model(**changes: Any) -> AcousticModel:
     """The same weights every time, set so that every part of it moves the output, and words and blanks come out."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(6)
-        model = AcousticModel(ModelConfig(HEADS, FEATURES, conv_channels=16, width=24, lookahead=[1, 1]))
+        model = AcousticModel(
+            ModelConfig(HEADS, FEATURES, **{"conv_channels": 16, "width": 24, "lookahead": [1, 1], **changes})
+        )
         for name, weight in model.named_parameters():
             if "ahead" in name:  # fresh ones do not look ahead yet
                 weight.normal_()

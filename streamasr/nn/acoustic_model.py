@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from streamasr.bundle import FeatureConfig, StateSpec
+from streamasr.nn.attention import Attention
+from streamasr.nn.bidirectional import Bidirectional
 from streamasr.nn.cells import make_cell
 from streamasr.nn.features import LogMel
 from streamasr.nn.stage import Chain, Stage, State
@@ -22,9 +24,15 @@ class ModelConfig:
     heads: dict[str, list[str]]  # name of a CTC head -> its tokens, the blank first
     features: FeatureConfig = field(default_factory=FeatureConfig)
     conv_channels: int = 192
+    strides: list[int] = field(default_factory=lambda: [2, 2])  # of the convolutions, one entry each
     width: int = 320
     cell: str = "gru"
     lookahead: list[int] = field(default_factory=lambda: [2, 2, 1, 0])  # frames, one entry a layer
+    join: list[int] = field(default_factory=list)  # frames laid together before each layer; none: 1 everywhere
+    both: int = 0  # layers above these that read forwards and backwards,
+    block_ms: int = 0  # so much audio at a time (0: all of an utterance),
+    ahead_ms: int = 0  # together with so much after it
+    attention: int = 0  # frames of the past that the last layer's output looks back on
     dropout: float = 0.0
 
     @classmethod
@@ -51,15 +59,15 @@ class Normalise(Stage):
 
 
 class Subsample(Stage):
-    """A convolution of 5 frames with stride 2 and a ReLU; the frames it overlaps are its state."""
+    """A convolution of 5 frames with a stride and a ReLU; the frames it overlaps are its state."""
 
     KERNEL = 5
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int = 2) -> None:
         super().__init__()
-        self.stride = 2
+        self.stride = stride
         self.inputs = inputs
-        self.conv = nn.Conv1d(inputs, outputs, self.KERNEL, stride=2)
+        self.conv = nn.Conv1d(inputs, outputs, self.KERNEL, stride=stride)
 
     def state_specs(self) -> list[StateSpec]:
         return [StateSpec("past", ("N", self.KERNEL - self.stride, self.inputs))]
@@ -92,6 +100,18 @@ class LookAhead(Stage):
         for i in range(1, self.delay + 1):
             y = y + x[:, i : i + frames] * self.weight[i]
         return y, {"past": x[:, frames:]}
+
+
+class Join(Stage):
+    """Each `stride` frames become one, by a linear layer: those above are so much slower (Chan et al. 2016)."""
+
+    def __init__(self, width: int, frames: int) -> None:
+        super().__init__()
+        self.stride = frames
+        self.linear = nn.Linear(frames * width, width)
+
+    def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        return self.linear(x.reshape(x.shape[0], -1, self.linear.in_features)), {}
 
 
 class RecurrentLayer(Stage):
@@ -134,21 +154,13 @@ class AcousticModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        mels, width = config.features.mels, config.width
+        mels = config.features.mels
         self.front = Chain([("logmel", LogMel(config.features)), ("normalise", Normalise(mels))])
-        body: list[tuple[str, Stage]] = [
-            ("conv1", Subsample(mels, config.conv_channels)),
-            ("conv2", Subsample(config.conv_channels, width)),
-        ]
-        for number, frames in enumerate(config.lookahead, 1):
-            body.append((f"{config.cell}{number}", RecurrentLayer(config.cell, width, config.dropout)))
-            if frames:
-                body.append((f"ahead{number}", LookAhead(width, frames)))
-        body.append(("heads", Heads(width, config.heads)))
-        self.body = Chain(body)
+        self.body = Chain(_body(config))
         self.chain = Chain([("front", self.front), ("body", self.body)])
         self.stride = self.chain.stride
         self.delay = self.chain.delay
+        self.block = self.chain.block  # samples that a step is a multiple of; 0: all there are
 
     def state_specs(self) -> list[StateSpec]:
         """The one list of state: graph inputs and outputs, bundle, run time and C all come from it."""
@@ -167,11 +179,13 @@ class AcousticModel(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """A whole padded batch: (N, T) -> (N, frames(T), all heads' tokens). The same step, then the end's delay."""
-        return self.encode(self.front.step(self.pad(audio), self.front.zero_state(len(audio)))[0])
+        features, _ = self.front.step(self.pad(audio), self.front.zero_state(len(audio)))
+        return self.encode(features)[:, : self.frames(audio.shape[1])]
 
     def pad(self, audio: Tensor) -> Tensor:
-        """Zeros up to a whole frame and for the delay, as `finish` of a stream feeds them."""
-        samples = (self.frames(audio.shape[1]) + self.delay) * self.stride
+        """Zeros up to a whole block and for the delay, as `finish` of a stream feeds them."""
+        block = self.block or self.stride
+        samples = math.ceil((audio.shape[1] + self.delay * self.stride) / block) * block
         return nn.functional.pad(audio, (0, samples - audio.shape[1]))
 
     def encode(self, features: Tensor, window: int | None = None) -> Tensor:
@@ -191,3 +205,43 @@ class AcousticModel(nn.Module):
         """(..., all heads' tokens) -> head name -> (..., tokens)."""
         sizes = [len(tokens) for tokens in self.config.heads.values()]
         return dict(zip(self.config.heads, torch.split(y, sizes, dim=-1), strict=True))
+
+
+def _body(config: ModelConfig) -> list[tuple[str, Stage]]:
+    """Everything after the features, bottom up. ValueError names what does not fit together."""
+    width, layers = config.width, len(config.lookahead)
+    join = config.join or [1] * layers
+    if len(join) != layers:
+        raise ValueError(f"join has {len(join)} entries, lookahead {layers}: expected one for each layer")
+    body: list[tuple[str, Stage]] = []
+    inputs, ms = config.features.mels, 1000 * config.features.hop // config.features.sample_rate
+    for number, stride in enumerate(config.strides, 1):
+        outputs = width if number == len(config.strides) else config.conv_channels
+        body.append((f"conv{number}", Subsample(inputs, outputs, stride)))
+        inputs, ms = outputs, ms * stride
+    for number, (frames, joined) in enumerate(zip(config.lookahead, join, strict=True), 1):
+        if joined > 1:
+            body.append((f"join{number}", Join(width, joined)))
+            ms *= joined
+        body.append((f"{config.cell}{number}", RecurrentLayer(config.cell, width, config.dropout)))
+        if frames:
+            body.append((f"ahead{number}", LookAhead(width, frames)))
+    if config.both:
+        block, ahead = _frames("block_ms", config.block_ms, ms), _frames("ahead_ms", config.ahead_ms, ms)
+        if ahead and not block:
+            raise ValueError(f"ahead_ms is {config.ahead_ms} without block_ms: nothing lies ahead of a whole utterance")
+        body.append(("both", Bidirectional(config.cell, width, config.both, config.dropout, block, ahead)))
+    if config.attention:
+        if config.both and not config.block_ms:
+            raise ValueError(
+                "attention looks back on frames of the past: give block_ms to the layers of both directions"
+            )
+        body.append(("attention", Attention(width, config.attention, config.dropout)))
+    body.append(("heads", Heads(width, config.heads)))
+    return body
+
+
+def _frames(key: str, length_ms: int, frame_ms: int) -> int:
+    if length_ms % frame_ms:
+        raise ValueError(f"{key} is {length_ms}: expected a multiple of the {frame_ms} ms of a frame")
+    return length_ms // frame_ms

@@ -8,6 +8,7 @@ nothing but `step` over it; there is no second definition to keep in agreement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,7 @@ class Stage(nn.Module):
     """One streaming layer. Subclasses set `stride` and `delay` and implement `step`."""
 
     stride: int = 1  # input frames for each output frame
+    block: int = 1  # input frames that a step is a multiple of, where that is more than stride; 0: all there are
     delay: int = 0  # output frames by which the output lags behind the input
 
     def state_specs(self) -> list[StateSpec]:
@@ -29,7 +31,7 @@ class Stage(nn.Module):
         return []
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """(N, T, inputs), state -> (N, T / stride, outputs), new state. T is a multiple of stride."""
+        """(N, T, inputs), state -> (N, T / stride, outputs), new state. T is a multiple of stride and of block."""
         raise NotImplementedError
 
     def zero_state(self, batch: int) -> State:
@@ -50,6 +52,7 @@ class Chain(Stage):
         self.stride = 1
         self.delay = 0
         for _, stage in stages:
+            self.block = math.lcm(self.block, self.stride * math.lcm(stage.block, stage.stride))  # 0 if one is 0
             self.stride *= stage.stride
             # A delay is counted in a stage's own output frames; the chain counts in its last ones.
             if self.delay % stage.stride:

@@ -43,7 +43,7 @@ def load_model(paths: Sequence[Path]) -> AcousticModel:
     """The model of a checkpoint, or the average of the weights of several."""
     checkpoints = [load_checkpoint(path) for path in paths]
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        if checkpoint["model_config"] != checkpoints[0]["model_config"]:
+        if ModelConfig.from_dict(checkpoint["model_config"]) != ModelConfig.from_dict(checkpoints[0]["model_config"]):
             raise StreamasrError(f"{path}: another network than {paths[0]}; average checkpoints of one run")
     model = AcousticModel(ModelConfig.from_dict(checkpoints[0]["model_config"]))
     states = [checkpoint["model"] for checkpoint in checkpoints]

@@ -199,7 +199,7 @@ class Trainer:
             save_checkpoint(self.folder / name, values)
 
     def _resume(self, saved: dict[str, Any]) -> None:
-        if saved["model_config"] != self.model.config.to_dict():
+        if ModelConfig.from_dict(saved["model_config"]) != self.model.config:
             raise StreamasrError(
                 f"{self.folder}/last.pt holds another network than the configuration asks for; "
                 "continue it with its own configuration, or start in a new folder"

@@ -19,7 +19,8 @@ def make_optimisers(model: AcousticModel, config: OptimiserConfig) -> list[torch
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, weights in model.named_parameters():
-        (matrices if config.muon and ".cell." in name and weights.ndim == 2 else others).append(weights)
+        of_cell = not {"cell", "forwards", "backwards"}.isdisjoint(name.split("."))
+        (matrices if config.muon and of_cell and weights.ndim == 2 else others).append(weights)
     adamw = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     if not matrices:
         return [adamw]

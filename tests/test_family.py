@@ -1,0 +1,154 @@
+"""Every member of the recurrent family: trained shape, law, export; and what does not fit together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import tiny_model
+from law import check_law, onnx_stage, torch_stage
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+import streamasr  # noqa: E402
+from export.onnx import make_bundle  # noqa: E402
+from export.restore import restore  # noqa: E402
+from export.verify import TOLERANCE  # noqa: E402
+from streamasr.acoustic import Acoustic  # noqa: E402
+from streamasr.nn.bidirectional import Bidirectional  # noqa: E402
+
+CONTROLLED = {"lookahead": [], "both": 2, "block_ms": 160, "ahead_ms": 80}
+MEMBERS: dict[str, dict[str, Any]] = {
+    "latency-controlled": CONTROLLED,
+    "latency-controlled lstm": {**CONTROLLED, "cell": "lstm"},
+    "latency-controlled mingru": {**CONTROLLED, "cell": "mingru"},
+    "both directions over one": {"lookahead": [1, 2], "both": 1, "block_ms": 160, "ahead_ms": 160},
+    "hierarchical": {"strides": [2], "lookahead": [2, 1, 0], "join": [1, 2, 1]},
+    "attention": {"attention": 6},
+    "60 ms": {"strides": [3, 2]},
+}
+WHOLE = {"lookahead": [], "both": 2}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_member_keeps_the_law_in_torch(name: str) -> None:
+    check_law(torch_stage(tiny_model(**MEMBERS[name])), lengths=(1, 2, 5, 23))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_member_keeps_the_law_through_onnx(name: str, tmp_path: Path) -> None:
+    model = tiny_model(**MEMBERS[name])
+    bundle = make_bundle(model, tmp_path / "bundle", name, ())
+    assert bundle.graphs["fp32"].parity <= TOLERANCE
+    check_law(onnx_stage(Acoustic(bundle)), lengths=(1, 2, 5, 23))
+    again = restore(bundle)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+
+
+def test_offline_and_streaming_are_the_same_blocks() -> None:
+    model = tiny_model(**CONTROLLED)
+    audio = 0.1 * torch.randn(1, 8 * model.block + 77)
+    with torch.no_grad():
+        whole = model(audio)
+        state, rows = model.zero_state(1), []
+        for piece in model.pad(audio).split(model.block, dim=1):
+            y, state = model.step(piece, state)
+            rows.append(y)
+    torch.testing.assert_close(torch.cat(rows, 1)[:, model.delay :][:, : whole.shape[1]], whole, atol=1e-5, rtol=0.0)
+
+
+@pytest.mark.parametrize("cell", ["gru", "mingru"])
+def test_latency_control_without_limits_is_the_whole_utterance(cell: str) -> None:
+    """One block as long as the utterance: both ways of reading must agree."""
+    torch.manual_seed(0)
+    whole = Bidirectional(cell, 10, 2, 0.0, 0, 0).eval()
+    blocks = Bidirectional(cell, 10, 2, 0.0, 24, 0).eval()
+    blocks.load_state_dict(whole.state_dict())
+    x = torch.randn(2, 24, 10)
+    with torch.no_grad():
+        expected, _ = whole.step(x, {})
+        found, _ = blocks.step(x, blocks.zero_state(2))
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0.0)
+
+
+def test_nothing_beyond_the_look_ahead_is_heard() -> None:
+    """And the last frame of a block hears what lies ahead of it, by every layer alike."""
+    stage = Bidirectional("gru", 10, 3, 0.0, 4, 2).eval()
+    x = torch.randn(1, 24, 10, requires_grad=True)
+    y, _ = stage.step(x, stage.zero_state(1))
+    y = y[:, stage.delay :]  # frame i speaks of x[i]; a stream's blocks begin `delay` before it
+    for frame, last in ((5, 7), (4, 7), (6, 11), (9, 11)):
+        (gradient,) = torch.autograd.grad(y[0, frame].sum(), x, retain_graph=True)
+        heard = gradient[0].abs().sum(1).nonzero().max().item()
+        assert heard == last
+
+
+def test_training_and_running_agree() -> None:
+    """With gradients the GRU runs through its own function, and blocks in one batch."""
+    stage = Bidirectional("gru", 10, 2, 0.0, 4, 2).eval()
+    x = torch.randn(2, 24, 10)
+    trained, _ = stage.step(x, stage.zero_state(2))
+    with torch.no_grad():
+        run, _ = stage.step(x, stage.zero_state(2))
+    assert trained.grad_fn is not None
+    torch.testing.assert_close(trained, run, atol=1e-5, rtol=0.0)
+
+
+@pytest.fixture(scope="module")
+def whole_bundle(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return make_bundle(tiny_model(**WHOLE), tmp_path_factory.mktemp("whole") / "bundle", "whole", ())
+
+
+def test_a_whole_model_hears_any_length(whole_bundle: Any) -> None:
+    model = restore(whole_bundle)
+    rng = np.random.default_rng(0)
+    for samples in (1, 639, 640, 12345, 48000):
+        audio = (0.1 * rng.standard_normal(samples)).astype(np.float32)
+        with torch.no_grad():
+            expected = model(torch.from_numpy(audio)[None])[0].numpy()
+        assert np.abs(Acoustic(whole_bundle).whole(audio) - expected).max() <= TOLERANCE
+
+
+def test_a_whole_model_transcribes_for_any_cutting(whole_bundle: Any) -> None:
+    recognizer = streamasr.Recognizer(whole_bundle, greedy=True)
+    audio = (0.1 * np.random.default_rng(1).standard_normal(40000)).astype(np.float32)
+    expected = recognizer.transcribe(audio)
+    assert expected.words
+    stream, events = recognizer.stream(), []
+    for start in range(0, len(audio), 777):
+        events += stream.accept(audio[start : start + 777])
+    assert not events
+    assert [event for event in stream.finish() if isinstance(event, streamasr.Final)] == list(expected.finals)
+
+
+def test_a_whole_model_says_how_much_is_too_much(whole_bundle: Any) -> None:
+    stream = streamasr.Recognizer(whole_bundle, greedy=True).stream()
+    with pytest.raises(streamasr.AudioError, match="more than 10 minutes: this model hears a recording as a whole"):
+        stream.accept(np.zeros(16000 * 601, dtype=np.float32))
+
+
+def test_a_whole_model_is_not_asked_to_run_live(whole_bundle: Any, capsys: Any) -> None:
+    from streamasr.cli import main
+
+    assert main(["live", "--model", str(whole_bundle.folder), "--greedy"]) == 1
+    assert "hears a recording only as a whole, so not live; use `streamasr transcribe`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"cell": "qrnn"}, "unknown cell 'qrnn': choose one of"),
+        ({"both": 1, "block_ms": 100}, "block_ms is 100: expected a multiple of the 40 ms of a frame"),
+        ({"both": 1, "ahead_ms": 80}, "ahead_ms is 80 without block_ms: nothing lies ahead of a whole utterance"),
+        ({"join": [2]}, "join has 1 entries, lookahead 3: expected one for each layer"),
+        ({"join": [1, 2, 1]}, "a delay of 1 frames cannot pass a stride of 2"),
+        ({"attention": 4, "both": 1}, "attention looks back on frames of the past: give block_ms"),
+        ({"attention": 4, "width": 10}, "attention needs a width that 4 heads can share, got 10"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint.replace(".", r"\.")):
+        tiny_model(**changes)
