@@ -10,6 +10,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -37,9 +38,20 @@ class AudioCache:
         pcm, index = folder / f"{key}.i16", folder / f"{key}.json"
         if not index.exists():
             self._decode(paths, pcm, index)
+        self.file = pcm
         self.ends = np.array([0, *json.loads(index.read_text())], dtype=np.int64)
+        self.pcm = self._map()
+
+    def _map(self) -> NDArray[np.int16]:
         empty = self.ends[-1] == 0  # no recordings: nothing that could be mapped
-        self.pcm: NDArray[np.int16] = np.zeros(0, np.int16) if empty else np.memmap(pcm, dtype=np.int16, mode="r")
+        return np.zeros(0, np.int16) if empty else np.memmap(self.file, dtype=np.int16, mode="r")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file, "ends": self.ends}  # another process maps the file for itself
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.file, self.ends = state["file"], state["ends"]
+        self.pcm = self._map()
 
     @staticmethod
     def _decode(paths: Sequence[Path], pcm: Path, index: Path) -> None:

@@ -67,7 +67,9 @@ class Trainer:
         self.model = AcousticModel(ModelConfig.from_dict({"heads": heads, **config.model}))
         self.objective = Objective(self.model, config)
         self.optimisers = make_optimisers(self.model, config.optimiser)
-        self.epoch, self.batch, self.step, self.audio_s, self.spent_s = 0, 0, 0, 0.0, 0.0
+        self.epoch, self.batch, self.step, self.audio_s, self.spent_s, self.used_s = 0, 0, 0, 0.0, 0.0, 0.0
+        if config.minutes and self.world > 1:
+            raise StreamasrError("minutes count the processor time of one process: start one, or give epochs")
         if (folder / "last.pt").exists():
             self._resume(load_checkpoint(folder / "last.pt"))
         elif start is not None:
@@ -80,31 +82,38 @@ class Trainer:
             self.parallel = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=False)
 
     def run(self) -> None:
-        """Train to the end of the last epoch."""
+        """Train to the end of the last epoch, or of the last minute."""
         last_save = time.monotonic()
-        total = math.ceil(self.config.epochs)
-        while self.epoch < total:
+        while self._progress(0.0) < 1.0:
             dataset = self._dataset()
             per_rank = len(dataset) // self.world
-            bar = tqdm(
-                total=per_rank, initial=self.batch, desc=f"epoch {self.epoch + 1}/{total}", disable=self.rank > 0
-            )
+            total = "" if self.config.minutes else f"/{math.ceil(self.config.epochs)}"
+            bar = tqdm(total=per_rank, initial=self.batch, desc=f"epoch {self.epoch + 1}{total}", disable=self.rank > 0)
             for batch in self._batches(dataset, per_rank):
-                started = time.monotonic()
-                loss = self._update(batch, (self.epoch + self.batch / per_rank) / self.config.epochs)
+                started, used = time.monotonic(), time.process_time()
+                loss = self._update(batch, self._progress(self.batch / per_rank))
                 self.batch += 1
                 self.step += 1
                 self.audio_s += float(batch.lengths.sum()) / RATE * self.world
                 self.spent_s += time.monotonic() - started
+                self.used_s += time.process_time() - used
                 bar.update()
-                self._report(loss, per_rank, total, bar)
+                self._report(loss, self.batch / per_rank, bar)
                 if time.monotonic() - last_save > 60.0 * self.config.checkpoint_minutes:
                     self._save("last.pt")
                     last_save = time.monotonic()
+                if self.config.minutes and self._progress(0.0) >= 1.0:
+                    break
             bar.close()
             self.epoch, self.batch = self.epoch + 1, 0
             self._end_epoch()
             last_save = time.monotonic()
+
+    def _progress(self, part: float) -> float:
+        """How much of the run is done, 0..1, `part` of the present epoch being done."""
+        if self.config.minutes:
+            return min(self.used_s / (60.0 * self.config.minutes), 1.0)
+        return (self.epoch + part) / self.config.epochs
 
     def _dataset(self) -> BatchDataset:
         return BatchDataset(
@@ -126,6 +135,7 @@ class Trainer:
             sampler=numbers,
             num_workers=1,
             prefetch_factor=4,
+            multiprocessing_context="forkserver",  # a fork of this process would soon hold a copy of all its memory
         )
         yield from loader
 
@@ -138,15 +148,15 @@ class Trainer:
         descend(self.model, self.optimisers, loss, rate, self.config.optimiser)
         return float(loss.detach())
 
-    def _report(self, loss: float, per_rank: int, total: int, bar: Any) -> None:
+    def _report(self, loss: float, part: float, bar: Any) -> None:
         if self.rank > 0:
             return
         speed = self.audio_s / max(self.spent_s, 1e-9)
-        done = self.epoch + self.batch / per_rank
-        left_h = self.spent_s / 3600.0 / done * (total - done)
+        left_h = self.spent_s / 3600.0 * (1.0 / max(self._progress(part), 1e-9) - 1.0)
         bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} h/h, {left_h:.1f} h left")
         if self.step % 20 == 0:
-            self._log(epoch=round(done, 3), step=self.step, loss=round(loss, 4), hours_per_hour=round(speed, 1))
+            done = round(self.epoch + part, 3)
+            self._log(epoch=done, step=self.step, loss=round(loss, 4), hours_per_hour=round(speed, 1))
 
     def _log(self, **values: Any) -> None:
         if self.rank == 0:
@@ -194,6 +204,7 @@ class Trainer:
                 "step": self.step,
                 "audio_s": self.audio_s,
                 "spent_s": self.spent_s,
+                "used_s": self.used_s,
                 "world": self.world,
             }
             save_checkpoint(self.folder / name, values)
@@ -208,7 +219,7 @@ class Trainer:
         for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.epoch, self.batch, self.step = saved["epoch"], saved["batch"], saved["step"]
-        self.audio_s, self.spent_s = saved["audio_s"], saved["spent_s"]
+        self.audio_s, self.spent_s, self.used_s = saved["audio_s"], saved["spent_s"], saved.get("used_s", 0.0)
         if saved["world"] != self.world:  # another number of processes: keep the place in the epoch
             self.batch = self.batch * saved["world"] // self.world
 
