@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import random
 import shutil
 import struct
@@ -393,3 +394,46 @@ def test_words_of_real_speech_are_pythons(shared: Path, tmp_path: Path) -> None:
         blocks = difflib.SequenceMatcher(None, expected, found, autojunk=False).get_matching_blocks()
         words, same = words + len(expected), same + sum(block.size for block in blocks)
     assert same / words >= 0.99, f"{same} of {words} words are equal"
+
+
+# ONNX Runtime's own C API
+
+
+def ort_include() -> Path | None:
+    """Where its header lies: named by the environment, or installed (Debian 13's libonnxruntime-dev)."""
+    folders = [os.environ.get("ORT_INCLUDE", ""), "/usr/include/onnxruntime", "/usr/local/include/onnxruntime"]
+    return next(
+        (Path(folder) for folder in folders if folder and (Path(folder) / "onnxruntime_c_api.h").is_file()), None
+    )
+
+
+def test_the_example_on_onnx_runtime_says_the_same(tiny: Built, tmp_path: Path) -> None:
+    """The header from wherever there is one, the library from the Python package."""
+    import onnxruntime
+
+    include = ort_include()
+    libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so*"))
+    if include is None or not libraries:
+        pytest.skip("no onnxruntime_c_api.h here (ORT_INCLUDE names its folder), or no shared library")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (tmp_path / name).symlink_to(libraries[0])
+    library = [f"ORT_INCLUDE={include}", f"ORT_LIBRARY=-L{tmp_path} -lonnxruntime"]
+    made = subprocess.run([str(MAKE), "-C", tiny.folder, *library, "streamasr-ort"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    audio = noise(4.0).tobytes()
+
+    def hear(graph: Path, code: int) -> subprocess.CompletedProcess[bytes]:
+        environment = {"LD_LIBRARY_PATH": str(tmp_path), "STREAMASR_GRAPH": str(graph)}
+        done = subprocess.run(
+            [tiny.folder / "streamasr-ort", "-t"], input=audio, capture_output=True, timeout=60, env=environment
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    expected = tiny.run("streamasr", "-t", audio=audio).stdout
+    assert expected.count(b"\n") > 3
+    assert hear(tiny.bundle.folder / "int8.onnx", 0).stdout == expected
+    assert hear(tiny.bundle.folder / "fp32.onnx", 0).stdout != b""
+    complaint = hear(tmp_path / "nothing.onnx", 1).stderr.decode()
+    assert complaint.startswith("streamasr: ONNX Runtime: ")
+    assert complaint.count("\n") == 1

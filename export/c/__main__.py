@@ -24,6 +24,8 @@ ENGINE = (
     "model.h",
     "main.c",
     "Makefile",
+    "ort/network.h",
+    "ort/network.c",
 )
 
 
@@ -34,6 +36,7 @@ def write_c(bundle_folder: Path, folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / "sizes.h").is_file():
         raise StreamasrError(f"{folder}: holds other files: not overwritten; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ort").mkdir(exist_ok=True)
     for name in ENGINE:
         shutil.copyfile(HERE / name, folder / name)
     (folder / "sizes.h").write_text(sizes_h(bundle, network), encoding="utf-8")

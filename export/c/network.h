@@ -45,6 +45,9 @@ struct network {
 
 void network_start(struct network *network);
 
+/* Nothing to give back: all memory is the stream's. */
+#define network_stop(network) ((void)(network))
+
 /* MODEL_BLOCK samples in [-1, 1] -> log_probs (MODEL_FRAMES, MODEL_TOKENS). */
 void network_step(struct network *network, const float *samples, float *log_probs);
 

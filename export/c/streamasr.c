@@ -236,8 +236,10 @@ static size_t feed(sasr_stream *stream, const int16_t *pcm, size_t n)
 sasr_stream *sasr_create(void)
 {
     sasr_stream *stream = malloc(sizeof *stream);
-    if (stream)
+    if (stream) {
+        memset(&stream->network, 0, sizeof stream->network);
         start(stream);
+    }
     return stream;
 }
 
@@ -276,5 +278,7 @@ const sasr_utterance *sasr_final(sasr_stream *stream, int end)
 
 void sasr_free(sasr_stream *stream)
 {
+    if (stream)
+        network_stop(&stream->network);
     free(stream);
 }

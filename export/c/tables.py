@@ -16,7 +16,7 @@ TYPES = {"f4": "float", "f8": "double", "i1": "int8_t", "i4": "int32_t"}
 def sizes_h(bundle: Bundle, network: Network) -> str:
     """Every length that the engine needs when it is compiled."""
     graph, features = network.graph, bundle.features
-    tokens, timing = bundle.head("letters")[1], bundle.tuning["greedy"].timing
+    (head, tokens), timing = bundle.head("letters"), bundle.tuning["greedy"].timing
     rules = rules_in_frames(bundle, graph)
     longest = 1 + min(rule.frames for rule in rules if not rule.quiet)  # frames that an utterance may have
     values, sums = _room(bundle, network)
@@ -34,6 +34,8 @@ def sizes_h(bundle: Bundle, network: Network) -> str:
         "FRAMES": (graph.block // graph.stride, "of one block"),
         "DELAY": (graph.delay, "frames by which the output lags"),
         "TOKENS": (len(tokens), "of the head of letters"),
+        "HEAD": (head.start, "its first token's place among the"),
+        "OUTPUTS": (sum(len(h.tokens) for h in bundle.heads), "tokens of all heads, which only the ONNX graph gives"),
         "SPACE": (tokens.index(" "), "the token that ends a word"),
         "RULES": (len(rules), "for the end of an utterance"),
         "STAGES": (len(network.stages), "between features and head"),

@@ -91,14 +91,14 @@ class Trainer:
             bar = tqdm(total=per_rank, initial=self.batch, desc=f"epoch {self.epoch + 1}{total}", disable=self.rank > 0)
             for batch in self._batches(dataset, per_rank):
                 started, used = time.monotonic(), time.process_time()
-                loss = self._update(batch, self._progress(self.batch / per_rank))
+                loss, norm = self._update(batch, self._progress(self.batch / per_rank))
                 self.batch += 1
                 self.step += 1
                 self.audio_s += float(batch.lengths.sum()) / RATE * self.world
                 self.spent_s += time.monotonic() - started
                 self.used_s += time.process_time() - used
                 bar.update()
-                self._report(loss, self.batch / per_rank, bar)
+                self._report(loss, norm, self.batch / per_rank, bar)
                 if time.monotonic() - last_save > 60.0 * self.config.checkpoint_minutes:
                     self._save("last.pt")
                     last_save = time.monotonic()
@@ -139,16 +139,17 @@ class Trainer:
         )
         yield from loader
 
-    def _update(self, batch: Batch, progress: float) -> float:
+    def _update(self, batch: Batch, progress: float) -> tuple[float, float]:
+        """One step: the loss, and the norm of its gradient."""
         # Every draw depends on the step alone, so a continued run draws what an unbroken one would.
         torch.manual_seed(hash((self.config.seed, self.step, self.rank)) % 2**63)
         self.parallel.train()
         loss: Tensor = self.parallel(batch, torch.default_generator)
         rate = learning_rate(self.config, self.step, progress)
-        descend(self.model, self.optimisers, loss, rate, self.config.optimiser)
-        return float(loss.detach())
+        norm = descend(self.model, self.optimisers, loss, rate, self.config.optimiser)
+        return float(loss.detach()), norm
 
-    def _report(self, loss: float, part: float, bar: Any) -> None:
+    def _report(self, loss: float, norm: float, part: float, bar: Any) -> None:
         if self.rank > 0:
             return
         speed = self.audio_s / max(self.spent_s, 1e-9)
@@ -156,7 +157,8 @@ class Trainer:
         bar.set_postfix_str(f"loss {loss:.3f}, {speed:.0f} h/h, {left_h:.1f} h left")
         if self.step % 20 == 0:
             done = round(self.epoch + part, 3)
-            self._log(epoch=done, step=self.step, loss=round(loss, 4), hours_per_hour=round(speed, 1))
+            values = {"loss": round(loss, 4), "norm": round(norm, 4), "hours_per_hour": round(speed, 1)}
+            self._log(epoch=done, step=self.step, **values)
 
     def _log(self, **values: Any) -> None:
         if self.rank == 0:

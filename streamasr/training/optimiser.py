@@ -39,8 +39,8 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 
 def descend(
     model: AcousticModel, optimisers: list[torch.optim.Optimizer], loss: Tensor, rate: float, config: OptimiserConfig
-) -> None:
-    """One step down the gradient of `loss`; none at all where the gradient is not finite."""
+) -> float:
+    """One step down the gradient of `loss`, none at all where it is not finite; its norm before it was clipped."""
     for group in (group for optimiser in optimisers for group in optimiser.param_groups):
         group["lr"] = rate
     model.zero_grad(set_to_none=True)
@@ -49,3 +49,4 @@ def descend(
     if torch.isfinite(norm):
         for optimiser in optimisers:
             optimiser.step()
+    return float(norm)

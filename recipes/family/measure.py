@@ -1,0 +1,211 @@
+"""What each trained member is worth, through ONNX: python -m recipes.family.measure [NAME...] [--write]
+
+Every third utterance of dev, greedy letters and words with the bundled language model. The second pass joins the
+members gru and bidirectional, the first for partial text, the second for the last word.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from export.onnx import make_bundle
+from export.second import add_second
+from export.words import add_words
+from recipes.family.members import WORK, Member, choose, read_members
+from recipes.mini.data import LETTERS
+from recipes.mini.listen import read_16k
+from recipes.program import run
+from recipes.sections import write_section
+from streamasr.acoustic import Acoustic
+from streamasr.bundle import BeamConfig, Bundle, read_bundle
+from streamasr.recognizer import BUNDLED, Recognizer, load
+from streamasr.training.checkpoint import load_checkpoint, load_model
+from streamasr.training.evaluation import ErrorCount
+from streamasr.training.manifest import Utterance, read_manifest
+
+HERE = Path(__file__).parent
+FIRST, SECOND, TWO = "gru", "bidirectional", "two passes"
+TIMED_S = 10.0  # of audio, for the real-time factor
+
+Speech = list[tuple[Utterance, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; rates from 0 to 1."""
+
+    name: str
+    says: str
+    parameters: int
+    hours_per_hour: float
+    latency_ms: float  # infinite: the whole utterance is waited for
+    factor: float  # real-time factor of the network
+    megabytes: float
+    cer: float
+    wer: float
+
+
+def export(folder: Path) -> Bundle:
+    """The last checkpoint as a bundle beside it, with the words of the bundled model."""
+    checkpoints = sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
+    bundle = make_bundle(load_model(checkpoints[-1:]), folder / "bundle", folder.name, ())
+    search = read_bundle(BUNDLED).search
+    assert search is not None
+    add_words(bundle.folder, "phones", tuple(BUNDLED / name for name in (search.lm, search.lexicon, search.g2p)), BEAM)
+    return read_bundle(bundle.folder)
+
+
+BEAM = BeamConfig(lm_weight=1.1, word_bonus=1.0)
+
+
+def errors(recognizers: tuple[Recognizer, Recognizer], speech: Speech) -> tuple[float, float]:
+    """Letter error of the greedy recogniser, word error of the other one."""
+    letters, words = ErrorCount(), ErrorCount()
+    greedy, beam = recognizers
+    for utterance, audio in tqdm(speech, leave=False):
+        letters.add(list(utterance.text), list(" ".join(word.text for word in greedy.transcribe(audio).words)))
+        words.add(utterance.text.split(), [word.text for word in beam.transcribe(audio).words])
+    return letters.rate, words.rate
+
+
+def real_time_factor(acoustic: Acoustic, speech: Speech) -> float:
+    """Of the network alone; the median of five runs."""
+    audio = np.resize(speech[0][1], int(TIMED_S * 16000))
+    times = []
+    for _ in range(5):
+        begin = time.thread_time()
+        acoustic.whole(audio)
+        times.append(time.thread_time() - begin)
+    return float(np.median(times)) / TIMED_S
+
+
+def latency_ms(bundle: Bundle) -> float:
+    """Algorithmic: how long a frame waits at most."""
+    graph = bundle.graphs["fp32"]
+    return 1000.0 * graph.latency / bundle.sample_rate if graph.block else float("inf")
+
+
+def measure(member: Member, folder: Path, speech: Speech) -> Row:
+    """One trained member."""
+    saved: dict[str, Any] = load_checkpoint(folder / "last.pt")
+    bundle = export(folder)
+    path = bundle.folder
+    cer, wer = errors((load(path, greedy=True), load(path)), speech)
+    return Row(
+        folder.name,
+        member.says,
+        sum(value.numel() for name, value in saved["model"].items() if not name.startswith(("front.", "chain."))),
+        saved["audio_s"] / saved["used_s"],
+        latency_ms(bundle),
+        real_time_factor(Acoustic(bundle), speech),
+        (path / "fp32.onnx").stat().st_size / 1e6,
+        cer,
+        wer,
+    )
+
+
+def two_passes(rows: dict[str, Row], work: Path, speech: Speech) -> Row:
+    """The first member's partial text, the second one's last word."""
+    first, second = rows[FIRST], rows[SECOND]
+    path = work / FIRST / "bundle"
+    checkpoint = max((work / SECOND).glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
+    add_second(path, load_model([checkpoint]))
+    cer, wer = errors((load(path, greedy=True, second_pass=True), load(path, second_pass=True)), speech)
+    return Row(
+        TWO,
+        f"{FIRST} while it is said, {SECOND} when it has ended",
+        first.parameters + second.parameters,
+        float("nan"),
+        first.latency_ms,
+        first.factor + second.factor,
+        first.megabytes + second.megabytes,
+        cer,
+        wer,
+    )
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Markdown."""
+    lines = [
+        "| member | what it is | parameters | hours an hour | CER % | WER % | latency ms | RTF | ms per 160 ms | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        speed = "-" if np.isnan(row.hours_per_hour) else f"{row.hours_per_hour:.0f}"
+        wait = "the utterance" if np.isinf(row.latency_ms) else f"{row.latency_ms:.0f}"
+        if row.name == TWO:
+            wait += ", then the utterance"
+        lines.append(
+            f"| {row.name} | {row.says} | {row.parameters:,} | {speed} | {100 * row.cer:.1f} | {100 * row.wer:.1f} "
+            f"| {wait} | {row.factor:.4f} | {160 * row.factor:.2f} | {row.megabytes:.1f} |"
+        )
+    return lines
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Error against latency, of the members that differ in nothing else."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    shown = [
+        row for row in rows if row.name.startswith(("latency-", "no-look", FIRST, SECOND)) and "-2" not in row.name
+    ]
+    end = 1.3 * max([row.latency_ms for row in shown if np.isfinite(row.latency_ms)], default=1.0)
+    for unit, marker in (("wer", "o"), ("cer", "s")):
+        waits = [min(row.latency_ms, end) for row in shown]
+        axes.scatter(waits, [100 * getattr(row, unit) for row in shown], marker=marker, label=unit.upper())
+    for row in shown:
+        axes.annotate(
+            row.name, (min(row.latency_ms, end), 100 * row.wer), fontsize=7, xytext=(3, 4), textcoords="offset points"
+        )
+    axes.set(xlabel="algorithmic latency (ms; at the right edge: the whole utterance)", ylabel="error on dev (%)")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all that have been trained")
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--every", type=int, default=3, help="so many-th utterance of dev (default 3)")
+    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
+    arguments = parser.parse_args()
+    utterances = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)[:: arguments.every]
+    speech = [(utterance, read_16k(utterance.audio)) for utterance in utterances]
+    rows: dict[str, Row] = {}
+    for member in choose(read_members(), arguments.names):
+        for folder in sorted(path for path in arguments.work.glob(f"{member.name}*") if _is_run(path, member.name)):
+            rows[folder.name] = row = measure(member, folder, speech)
+            print(table([row])[-1], flush=True)
+    if {FIRST, SECOND} <= rows.keys():
+        rows[TWO] = two_passes(rows, arguments.work, speech)
+    lines = [*table(list(rows.values())), "", "![error against latency](latency.png)"]
+    print("\n".join(lines))
+    if arguments.write:
+        draw(list(rows.values()), HERE / "latency.png")
+        write_section(HERE / "RESULTS.md", "family", "\n".join(lines))
+
+
+def _is_run(path: Path, name: str) -> bool:
+    """NAME, or NAME-SEED, with a checkpoint in it."""
+    seed = path.name.removeprefix(name).removeprefix("-")
+    return (seed == "" or seed.isdecimal()) and (path / "last.pt").exists()
+
+
+if __name__ == "__main__":
+    run(main)
