@@ -84,7 +84,7 @@ def measure(
     recognizer: Recognizer, manifest: Path | None, utterances: int, streams: int = 0
 ) -> tuple[list[Row], list[str]]:
     """All rows of the table, and what must be known to read them."""
-    heard = _hear_all(recognizer, manifest, utterances, _pocketsphinx(recognizer) if manifest else None)
+    heard = _hear_all(recognizer, manifest, utterances, pocketsphinx(recognizer) if manifest else None)
     notes = [_describe_audio(manifest, len(heard.references), heard.seconds)]
     if heard.peer:
         notes.append(f"pocketsphinx {metadata.version('pocketsphinx')}: its default model, each utterance in one piece")
@@ -102,17 +102,17 @@ def _hear_all(recognizer: Recognizer, manifest: Path | None, utterances: int, li
     """One utterance after the other through every contestant, so that a busy minute of the machine meets all."""
     rate = recognizer.bundle.sample_rate
     heard = Heard({ms: Tally() for ms in PIECES_MS}, Tally(), Tally() if listen else None)
-    _hear(recognizer, np.zeros(rate, dtype=np.float32), rate, Tally())  # first calls are slower than all others
+    hear_pieces(recognizer, np.zeros(rate, dtype=np.float32), rate, Tally())  # first calls are slower than all others
     audio = _audio(recognizer, manifest, utterances)
     for samples, text in tqdm(audio, total=utterances, unit="utterance", leave=False, disable=None):
         for ms, tally in heard.pieces.items():
-            _hear(recognizer, samples, rate * ms // 1000, tally)
-        _hear(recognizer, samples, len(samples), heard.whole)
+            hear_pieces(recognizer, samples, rate * ms // 1000, tally)
+        hear_pieces(recognizer, samples, len(samples), heard.whole)
         if listen and heard.peer:
             begin = CLOCK()
-            heard.peer.texts.append(_normalise(listen(samples)))
+            heard.peer.texts.append(normalise(listen(samples)))
             heard.peer.cost_s += CLOCK() - begin
-        heard.references.append(_normalise(text))
+        heard.references.append(normalise(text))
         if heard.seconds < MEMORY_S:
             heard.kept.append(samples)
         heard.seconds += len(samples) / rate
@@ -160,8 +160,8 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _hear(recognizer: Recognizer, audio: Floats, piece: int, tally: Tally) -> None:
-    """One utterance as a stream of pieces."""
+def hear_pieces(recognizer: Recognizer, audio: Floats, piece: int, tally: Tally) -> None:
+    """One utterance as a stream of pieces of so many samples."""
     stream = recognizer.stream()
     events: list[Event] = []
     for start in range(0, len(audio), piece):
@@ -172,7 +172,7 @@ def _hear(recognizer: Recognizer, audio: Floats, piece: int, tally: Tally) -> No
     begin = CLOCK()
     events += stream.finish()
     tally.cost_s += CLOCK() - begin
-    tally.texts.append(_normalise(" ".join(event.text for event in events if isinstance(event, Final))))
+    tally.texts.append(normalise(" ".join(event.text for event in events if isinstance(event, Final))))
 
 
 def _audio(recognizer: Recognizer, manifest: Path | None, count: int) -> Iterator[tuple[Floats, str]]:
@@ -202,7 +202,7 @@ def _synthetic(rate: int, seed: int) -> Floats:
     return (0.1 * swell * rng.standard_normal(count)).astype(np.float32)
 
 
-def _normalise(text: str) -> str:
+def normalise(text: str) -> str:
     """Lower case, single spaces, and PocketSphinx's second pronunciations, as word(2), without their numbers."""
     return " ".join(re.sub(r"\(\d+\)", "", text).lower().split())
 
@@ -228,7 +228,7 @@ def _error_rates(heard: Heard, notes: list[str]) -> list[Row]:
     ]
 
 
-def _pocketsphinx(recognizer: Recognizer) -> Listen | None:
+def pocketsphinx(recognizer: Recognizer) -> Listen | None:
     """A small recogniser of an older kind, where it is installed."""
     try:
         decoder: Any = import_module("pocketsphinx").Decoder(samprate=PEER_HZ, loglevel="FATAL")

@@ -40,22 +40,22 @@ def one_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def cold_start_s(model: Path, audio: NDArray[np.float32], rate: int) -> float:
+def cold_start_s(model: Path, audio: NDArray[np.float32], rate: int, *options: str) -> float:
     """By the clock, from the command to its end on a short recording: the median of some."""
     with _wav(audio, rate) as wav:
         times = []
         for _ in range(COLD_STARTS):
             begin = time.perf_counter()
-            _child(["-m", "streamasr.cli", "transcribe", "--model", str(model), str(wav)])
+            _child(["-m", "streamasr.cli", "transcribe", "--model", str(model), *options, str(wav)])
             times.append(time.perf_counter() - begin)
     return float(np.median(times))
 
 
-def transcribing_bytes(model: Path, audio: NDArray[np.float32], rate: int) -> float:
+def transcribing_bytes(model: Path, audio: NDArray[np.float32], rate: int, *options: str) -> float:
     """The most memory that the command has resident while it transcribes this audio."""
     code = "import sys; from streamasr import cli, footprint; cli.main(sys.argv[1:]); print(footprint.peak_bytes())"
     with _wav(audio, rate) as wav:
-        return float(_child(["-c", code, "transcribe", "--model", str(model), str(wav)]).splitlines()[-1])
+        return float(_child(["-c", code, "transcribe", "--model", str(model), *options, str(wav)]).splitlines()[-1])
 
 
 def peak_bytes() -> float:

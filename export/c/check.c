@@ -5,6 +5,7 @@
  *   cuts SEED  finals (0, 1) of two streams that take turns at pieces of random sizes; the second hears the second
  *              half only; both hear it twice
  *   products   every way to compute the products gives the same integers; prints a hash of them
+ *   pieces N   seconds of processor time that each piece of N samples costs
  *   speed      seconds of each way to compute all products of one block
  *
  * Compiled with -DCOUNT_ALLOCATIONS and linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc, `cuts` shows
@@ -137,6 +138,24 @@ static void write_cuts(uint32_t seed)
     sasr_free(streams[1]);
 }
 
+/* What each piece of so many samples costs, in seconds of processor time, a line each. */
+static void write_pieces(size_t piece)
+{
+    sasr_stream *stream = sasr_create();
+    for (size_t start = 0; start < n_audio; start += piece) {
+        const clock_t began = clock();
+        const int16_t *pcm = audio + start;
+        size_t n = n_audio - start < piece ? n_audio - start : piece;
+        do {
+            const size_t taken = sasr_accept(stream, pcm, n);
+            pcm += taken;
+            n -= taken;
+        } while (sasr_final(stream, 0));
+        printf("%g\n", (double)(clock() - began) / CLOCKS_PER_SEC);
+    }
+    sasr_free(stream);
+}
+
 static size_t all_affine(const struct affine **all)
 {
     size_t n = 0;
@@ -205,6 +224,8 @@ int main(int argc, char **argv)
             write_events();
         else if (!strcmp(what, "cuts") && argc > 2)
             write_cuts((uint32_t)strtoul(argv[2], NULL, 10) * 2 + 1);
+        else if (!strcmp(what, "pieces") && argc > 2)
+            write_pieces(strtoul(argv[2], NULL, 10));
         else
             return 2;
     }
