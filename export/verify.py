@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from export.speech import read_speech
 from streamasr.acoustic import Acoustic
-from streamasr.bundle import Bundle, read_bundle
+from streamasr.bundle import Bundle, Graph, read_bundle
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 
@@ -35,13 +35,18 @@ def noise(block: int, steps: int) -> Samples:
     return np.clip(rng.standard_normal((2, steps * block)) * envelope, -1.0, 1.0).astype(np.float32)
 
 
+def step_samples(graph: Graph) -> int:
+    """A block; of a graph that takes any number of frames, some."""
+    return graph.block or 50 * graph.stride
+
+
 def difference(model: AcousticModel, bundle: Bundle, audio: Samples | None = None, graph: str = "fp32") -> float:
     """Largest absolute difference of a graph's log-probabilities and states from torch's, state carried.
 
     audio: (streams, samples), of which whole blocks are heard; None: noise for STEPS blocks.
     """
     acoustic = Acoustic(bundle, graph)
-    block = acoustic.graph.block or 50 * acoustic.graph.stride  # of a graph that takes any number, some
+    block = step_samples(acoustic.graph)
     steps = STEPS if acoustic.graph.block else 3
     audio = noise(block, steps) if audio is None else audio
     state, torch_state = acoustic.zero_state(len(audio)), model.zero_state(len(audio))
@@ -78,8 +83,8 @@ def verify(bundle: Bundle, recordings: Sequence[Path]) -> list[str]:
     """What is wrong with the bundle's graphs, a line each; prints what was found."""
     from export.restore import restore  # it uses `difference`
 
-    block = bundle.graphs["fp32"].block
-    audio = noise(block, STEPS)
+    block = step_samples(bundle.graphs["fp32"])
+    audio = noise(block, STEPS if bundle.graphs["fp32"].block else 3)
     if recordings:
         heard = [read_speech(path, bundle.sample_rate) for path in recordings]
         audio = np.stack([np.resize(samples, max(len(s) for s in heard)) for samples in heard])

@@ -75,7 +75,8 @@ class Acoustic:
 
     def run(self, audio: Floats) -> Floats:
         """The whole blocks of streams that begin: (N, samples) -> (N, frames, tokens of all heads), the delay kept."""
-        block, state, rows = self.graph.block or audio.shape[1], self.zero_state(len(audio)), []
+        block = self.graph.block or audio.shape[1] // self.graph.stride * self.graph.stride
+        state, rows = self.zero_state(len(audio)), []
         for start in range(0, audio.shape[1] - block + 1, block):
             y, state = self.step(audio[:, start : start + block], state)
             rows.append(y)

@@ -72,6 +72,7 @@ def run(model: Path | None, manifest: Path | None, utterances: int, streams: int
     """
     with one_core():
         recognizer = load(model)
+        recognizer.must_hear_blocks()
         rows, notes = measure(recognizer, manifest, utterances, streams)
     for note in [*_heading(recognizer), *notes]:
         print(note)

@@ -24,10 +24,10 @@ CLOCK = time.thread_time if time.get_clock_info("thread_time").resolution <= 1e-
 
 
 def graphs(bundle: Bundle, audio: Floats) -> Iterator[tuple[str, float]]:
-    """Of each graph: cost per second of audio, time of a block, size. The graphs take turns, second by second."""
+    """Of each graph that hears blocks: cost per second of audio, time of a block, size. They take turns."""
     rate = bundle.sample_rate
     audio = np.resize(audio, int(NETWORK_S * rate))
-    opened = {name: Acoustic(bundle, name) for name in bundle.graphs}
+    opened = {name: Acoustic(bundle, name) for name, graph in bundle.graphs.items() if graph.block}
     states = {name: acoustic.zero_state() for name, acoustic in opened.items()}
     times: dict[str, list[float]] = {name: [] for name in opened}
     for second in range(int(NETWORK_S)):

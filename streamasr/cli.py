@@ -12,7 +12,7 @@ from pathlib import Path
 from streamasr import batch, lm
 from streamasr.bundle import EndpointRule
 from streamasr.endpoint import LAST_RESORT
-from streamasr.errors import BundleError, StreamasrError
+from streamasr.errors import StreamasrError
 from streamasr.recognizer import Recognizer, load
 from streamasr.stream import check_hotwords
 from streamasr.version import __version__
@@ -174,11 +174,7 @@ def _live(options: argparse.Namespace) -> int:
     from streamasr.sources import open_microphone
 
     recognizer = _load(options)
-    if not recognizer.acoustic.graph.block:
-        raise BundleError(
-            f"{recognizer.bundle.folder}: hears a recording only as a whole, so not live; use `streamasr transcribe`, "
-            "or a model that hears block by block"
-        )
+    recognizer.must_hear_blocks()
     microphone = open_microphone(options.device)
     return terminal.run(recognizer, microphone, _endpoint(options), dict(options.hotwords))
 

@@ -87,6 +87,14 @@ class Recognizer:
         """
         return accept_together(streams, pieces, rate)
 
+    def must_hear_blocks(self) -> None:
+        """BundleError where the network hears a recording only as a whole, so nothing while it is being said."""
+        if not self.acoustic.graph.block:
+            raise BundleError(
+                f"{self.bundle.folder}: hears a recording only as a whole, so not live; use `streamasr transcribe`, "
+                "or a model that hears block by block"
+            )
+
     def transcribe(self, audio: str | Path | ArrayLike, rate: int | None = None) -> Transcript:
         """A file, or samples as in Stream.accept with their rate in Hz, from beginning to end."""
         if isinstance(audio, str | Path):

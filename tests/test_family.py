@@ -16,7 +16,7 @@ pytest.importorskip("onnx")
 import streamasr  # noqa: E402
 from export.onnx import make_bundle  # noqa: E402
 from export.restore import restore  # noqa: E402
-from export.verify import TOLERANCE  # noqa: E402
+from export.verify import TOLERANCE, verify  # noqa: E402
 from streamasr.acoustic import Acoustic  # noqa: E402
 from streamasr.nn.bidirectional import Bidirectional  # noqa: E402
 
@@ -133,8 +133,13 @@ def test_a_whole_model_says_how_much_is_too_much(whole_bundle: Any) -> None:
 def test_a_whole_model_is_not_asked_to_run_live(whole_bundle: Any, capsys: Any) -> None:
     from streamasr.cli import main
 
-    assert main(["live", "--model", str(whole_bundle.folder), "--greedy"]) == 1
-    assert "hears a recording only as a whole, so not live; use `streamasr transcribe`" in capsys.readouterr().err
+    for command in (["live", "--greedy"], ["bench", "--utterances", "1"]):
+        assert main([*command, "--model", str(whole_bundle.folder)]) == 1
+        assert "hears a recording only as a whole, so not live; use `streamasr transcribe`" in capsys.readouterr().err
+
+
+def test_a_whole_model_can_be_verified(whole_bundle: Any) -> None:
+    assert verify(whole_bundle, []) == []
 
 
 @pytest.mark.parametrize(
@@ -152,3 +157,19 @@ def test_a_whole_model_is_not_asked_to_run_live(whole_bundle: Any, capsys: Any) 
 def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint.replace(".", r"\.")):
         tiny_model(**changes)
+
+
+def test_the_members_of_the_recipe_have_about_a_million_parameters() -> None:
+    from recipes.family.members import choose, read_members
+    from recipes.mini.data import HEADS
+    from streamasr.errors import ManifestError
+    from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
+
+    members = read_members()
+    for name, member in members.items():
+        model = AcousticModel(ModelConfig.from_dict({"heads": HEADS, **member.config.model}))
+        count = sum(parameter.numel() for parameter in model.body.parameters())
+        assert 0.9e6 < count < 1.1e6, f"{name}: {count:,}"
+    assert [member.name for member in choose(members, ["gru", "lstm"])] == ["gru", "lstm"]
+    with pytest.raises(ManifestError, match="no member qrnn: choose from rnn, lstm, gru"):
+        choose(members, ["qrnn"])
