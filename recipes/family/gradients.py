@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recipes.family.members import WORK
+from recipes.family.members import FAMILY, Experiment
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
@@ -85,16 +85,17 @@ def _step(cell: Stage, x: Tensor, state: dict[str, Tensor], squashed: bool) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--work", type=Path, help="in place of the experiment's folder")
     arguments = parser.parse_args()
+    work = arguments.work or Experiment.read(FAMILY).work
     utterances = [u for u in read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS) if u.seconds > 5.0]
     chosen = utterances[:: max(1, len(utterances) // UTTERANCES)][:UTTERANCES]
     speech = [torch.from_numpy(read_16k(u.audio))[None] for u in chosen]
     curves = {}
     for name in CELLS:
-        checkpoints = sorted((arguments.work / name).glob("epoch-*.pt"))
+        checkpoints = sorted((work / name).glob("epoch-*.pt"))
         if not checkpoints:
-            raise StreamasrError(f"{arguments.work / name}: not trained; run recipes.family.train first")
+            raise StreamasrError(f"{work / name}: not trained; run recipes.family.train first")
         layer, heard = inputs(load_model(checkpoints[-1:]), speech)
         curves[name] = reach(layer.cell, heard)
         if name == "rnn":
@@ -105,7 +106,7 @@ def main() -> None:
                 curves[what] = reach(layer.cell, heard, squashed="squashing" not in what)
                 with torch.no_grad():
                     weight.div_(scale)
-    draw(curves, arguments.work)
+    draw(curves, work)
     write_section(HERE / "RESULTS.md", "gradients", "\n".join(table(curves)))
 
 

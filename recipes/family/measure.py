@@ -22,7 +22,7 @@ from export.onnx import make_bundle
 from export.restore import restore
 from export.second import add_second
 from export.words import add_words
-from recipes.family.members import WORK, Member, choose, read_members
+from recipes.family.members import FAMILY, Experiment, Member
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
@@ -34,7 +34,6 @@ from streamasr.training.checkpoint import load_checkpoint, load_model
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.manifest import read_manifest
 
-HERE = Path(__file__).parent
 FIRST, SECOND, TWO = "gru", "bidirectional", "two passes"
 TIMED_S = 10.0  # of audio, for the real-time factor
 LONG_S = 300.0  # of audio that utterances are glued into
@@ -212,25 +211,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all that have been trained")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--experiment", type=Path, default=FAMILY, metavar="TOML")
+    parser.add_argument("--work", type=Path, help="in place of the experiment's folder")
     parser.add_argument("--every", type=int, default=3, help="so many-th utterance of dev (default 3)")
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
+    parser.add_argument("--write", action="store_true", help="into the experiment's RESULTS.md")
     arguments = parser.parse_args()
+    experiment = Experiment.read(arguments.experiment)
+    work = arguments.work or experiment.work
     utterances = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)[:: arguments.every]
     speech = [(utterance.text, read_16k(utterance.audio)) for utterance in utterances]
     rows: dict[str, Row] = {}
-    for member in choose(read_members(), arguments.names):
-        for folder in sorted(path for path in arguments.work.glob(f"{member.name}*") if _is_run(path, member.name)):
+    for member in experiment.choose(arguments.names):
+        for folder in sorted(path for path in work.glob(f"{member.name}*") if _is_run(path, member.name)):
             rows[folder.name] = row = measure(member, folder, speech)
             print(table([row])[-1], flush=True)
-    if {FIRST, SECOND} <= rows.keys():
-        rows[TWO] = two_passes(rows, arguments.work, speech)
+    drawn = {FIRST, SECOND} <= rows.keys()
+    if drawn:
+        rows[TWO] = two_passes(rows, work, speech)
     rows["bundled"] = bundled(speech)
-    lines = [*table(list(rows.values())), "", "![error against latency](latency.png)"]
+    lines = table(list(rows.values()))
+    if drawn and arguments.write:
+        draw(list(rows.values()), experiment.results.parent / "latency.png")
+        lines += ["", "![error against latency](latency.png)"]
     print("\n".join(lines))
     if arguments.write:
-        draw(list(rows.values()), HERE / "latency.png")
-        write_section(HERE / "RESULTS.md", "family", "\n".join(lines))
+        write_section(experiment.results, experiment.section, "\n".join(lines))
 
 
 def _is_run(path: Path, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The members: what members.toml says of each, and the speech that all of them learn from."""
+"""An experiment: members that differ in one thing each, and the speech that all of them learn from."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from recipes.mini.data import corpus
 from streamasr.errors import ManifestError
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import Corpus
 
-MEMBERS = Path(__file__).parent / "members.toml"
-WORK = Path("work/family")
-HOURS = 4.0  # of the training speech, drawn by utterance
+FAMILY = Path(__file__).parent / "members.toml"
 
 
 @dataclass(frozen=True)
@@ -25,36 +22,50 @@ class Member:
 
     name: str
     says: str
+    hours: float  # of the training speech, drawn by utterance
     config: TrainConfig
 
-
-def read_members(path: Path = MEMBERS) -> dict[str, Member]:
-    """All members, by name."""
-    values = tomllib.loads(path.read_text(encoding="utf-8"))
-    members = {}
-    for name, own in values["member"].items():
-        says = own.pop("says")
-        config = TrainConfig.from_dict(_over(values["base"], own), f"{path}, [member.{name}]")
-        members[name] = Member(name, says, config)
-    return members
+    def speech(self, whole: Corpus) -> Corpus:
+        """What it learns from: of two members, the one with less has nothing that the other one has not."""
+        chosen, seconds = [], 0.0
+        for i in np.random.default_rng(0).permutation(len(whole.train)):
+            if seconds < self.hours * 3600.0:
+                chosen.append(int(i))
+                seconds += whole.train[i].seconds
+        return replace(whole, train=[whole.train[i] for i in sorted(chosen)])
 
 
-def choose(members: dict[str, Member], names: list[str]) -> list[Member]:
-    """Those that were asked for, or all."""
-    if unknown := [name for name in names if name not in members]:
-        raise ManifestError(f"no member {', '.join(unknown)}: choose from {', '.join(members)}")
-    return [members[name] for name in names or members]
+@dataclass(frozen=True)
+class Experiment:
+    """A TOML file: what all members share, and what makes each of them."""
 
+    work: Path  # one folder below it for each member
+    results: Path  # the document that the table goes into,
+    section: str  # and its place there
+    members: dict[str, Member]
 
-def speech(shared: Path, cache: Path) -> Corpus:
-    """The mini recipe's corpus, of its training speech a fixed subset."""
-    whole = corpus(shared, cache)
-    chosen, seconds = [], 0.0
-    for i in np.random.default_rng(0).permutation(len(whole.train)):
-        if seconds < HOURS * 3600.0:
-            chosen.append(int(i))
-            seconds += whole.train[i].seconds
-    return replace(whole, train=[whole.train[i] for i in sorted(chosen)])
+    @classmethod
+    def read(cls, path: Path) -> Experiment:
+        """ManifestError names the key that is wrong."""
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+            members = {}
+            for name, own in values["member"].items():
+                says, hours = own.pop("says"), own.pop("hours", values["hours"])
+                config = TrainConfig.from_dict(_over(values["base"], own), f"{path}, [member.{name}]")
+                members[name] = Member(name, says, hours, config)
+            results = path.parent / values["results"]
+            return cls(Path(values["work"]), results, values["section"], members)
+        except tomllib.TOMLDecodeError as error:
+            raise ManifestError(f"{path}: not TOML: {error}") from error
+        except KeyError as error:
+            raise ManifestError(f"{path}: has no {error}; recipes/family/members.toml shows what is needed") from error
+
+    def choose(self, names: list[str]) -> list[Member]:
+        """Those that were asked for, or all."""
+        if unknown := [name for name in names if name not in self.members]:
+            raise ManifestError(f"no member {', '.join(unknown)}: choose from {', '.join(self.members)}")
+        return [self.members[name] for name in names or self.members]
 
 
 def _over(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:

@@ -9,33 +9,35 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from recipes.family.members import WORK, choose, read_members, speech
-from recipes.mini.data import HEADS
+from recipes.family.members import FAMILY, Experiment
+from recipes.mini.data import HEADS, corpus
 from recipes.program import run
 from streamasr.training.loop import Trainer, start_processes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of members.toml")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all members")
+    parser.add_argument("--experiment", type=Path, default=FAMILY, metavar="TOML")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
-    parser.add_argument("--work", type=Path, default=WORK, help="one folder below it for each member")
-    parser.add_argument("--minutes", type=float, help="of processor time for each, in place of members.toml's")
+    parser.add_argument("--work", type=Path, help="in place of the experiment's folder")
+    parser.add_argument("--minutes", type=float, help="of processor time for each, in place of the experiment's")
     parser.add_argument("--seed", type=int, help="another one, in folders NAME-SEED")
     arguments = parser.parse_args()
     start_processes()
-    corpus = speech(arguments.shared, arguments.cache)
-    for member in choose(read_members(), arguments.names):
+    experiment = Experiment.read(arguments.experiment)
+    members, speech = experiment.choose(arguments.names), corpus(arguments.shared, arguments.cache)
+    for member in members:
         name, config = member.name, member.config
         if arguments.minutes is not None:
             config = replace(config, minutes=arguments.minutes)
         if arguments.seed is not None:
             name, config = f"{name}-{arguments.seed}", replace(config, seed=arguments.seed)
-        folder = arguments.work / name
+        folder = (arguments.work or experiment.work) / name
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{name}: {member.says}", flush=True)
-        Trainer(config, HEADS, corpus, folder).run()
+        Trainer(config, HEADS, member.speech(speech), folder).run()
 
 
 if __name__ == "__main__":
