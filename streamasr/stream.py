@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,16 +17,11 @@ from streamasr.endpoint import is_endpoint
 from streamasr.errors import AudioError, StreamError
 from streamasr.events import Event, Final, Gap, Partial, Word
 from streamasr.second_pass import NOTHING, Reread
+from streamasr.snapshot import BROKEN, like, pack, under, unpack
 from streamasr.sources.resample import Resampler
 from streamasr.sources.samples import as_mono_float, check_rate
 
 Floats = NDArray[np.float32]
-
-# What numpy, zipfile and json raise over bytes that are no snapshot, or a damaged one.
-_BROKEN: tuple[type[Exception], ...] = (
-    *(ValueError, LookupError, TypeError, AttributeError, EOFError, OSError, NotImplementedError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 WHOLE_S = 600.0  # of audio at most for a network that hears it as a whole: about 1 GB of memory
 RUN_UP_S = 1.0  # of quiet before an utterance that a second pass reads too
@@ -349,28 +340,21 @@ class Stream:
         arrays: dict[str, Any] = {f"acoustic.{name}": value for name, value in state.acoustic.items()}
         if self._resampler:
             arrays |= {f"resampler.{name}": np.asarray(value) for name, value in self._resampler.snapshot().items()}
-        file = io.BytesIO()
-        arrays |= {"pending": state.pending, "again": state.again.samples}
-        np.savez(file, plain=np.frombuffer(json.dumps(plain).encode(), np.uint8), **arrays)
-        return file.getvalue()
+        return pack(plain, arrays | {"pending": state.pending, "again": state.again.samples})
 
     def _restore(self, snapshot: bytes) -> None:
         try:
-            with np.load(io.BytesIO(snapshot), allow_pickle=False) as file:
-                arrays = dict(file)
-            plain = json.loads(arrays.pop("plain").tobytes())
+            plain, arrays = unpack(snapshot)
             if (plain["model"], plain["kind"]) != (self._engine.bundle.checksum, type(self._decoder).__name__):
                 raise StreamError("the snapshot was taken with another model or decoder; load that one to continue it")
             self.endpoint = tuple(EndpointRule(*rule) for rule in plain["endpoint"])
             self._received = plain["received"]
             if plain["hotwords"]:
                 self._decoder, self._hotwords = self._with_hotwords(plain["hotwords"]), plain["hotwords"]
-            saved = {name.removeprefix("resampler."): v for name, v in arrays.items() if name.startswith("resampler.")}
+            saved, acoustic = under("resampler.", arrays), under("acoustic.", arrays)
             self._resampler = Resampler.restore(saved) if saved else None
             self._state = StreamState(
-                acoustic={
-                    name: _like(zero, arrays[f"acoustic.{name}"]) for name, zero in self._acoustic.zero_state().items()
-                },
+                acoustic={name: like(zero, acoustic[name]) for name, zero in self._acoustic.zero_state().items()},
                 decoder=self._decoder.unpack(plain["decoder"]),
                 pending=arrays["pending"],
                 heard=plain["heard"],
@@ -379,7 +363,7 @@ class Stream:
                 said_until=plain["said_until"],
                 jumps=tuple((start, ahead) for start, ahead in plain["jumps"]),
             )
-        except _BROKEN as error:
+        except BROKEN as error:
             raise StreamError(f"this is not a snapshot of a stream ({type(error).__name__}: {error})") from error
 
 
@@ -410,9 +394,3 @@ def check_hotwords(bonuses: Mapping[str, float]) -> dict[str, float]:
         if not -50.0 <= bonus <= 50.0:
             raise StreamError(f"hotword {text!r}: {bonus}: expected -50 to 50 (5 is much)")
     return {" ".join(text.split()): float(bonus) for text, bonus in bonuses.items()}
-
-
-def _like(zero: Floats, saved: Floats) -> Floats:
-    if (saved.shape, saved.dtype) != (zero.shape, zero.dtype):
-        raise ValueError(f"state of {saved.shape} {saved.dtype}, expected {zero.shape} {zero.dtype}")
-    return saved
