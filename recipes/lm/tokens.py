@@ -97,7 +97,7 @@ class Corpus:
 
 
 def batches(sentences: list[Tokens], words: int, rng: np.random.Generator) -> Iterator[tuple[Tokens, Tokens]]:
-    """Sentences of one length together, about so many words: (N, T) tokens, (N, T) those that come next, -1 for none."""
+    """Sentences of a length together, about so many words: (N, T) tokens, (N, T) those that come next or -1."""
     sentences = sorted(sentences, key=len)
     cuts, held = [0], 0
     for i, sentence in enumerate(sentences, 1):

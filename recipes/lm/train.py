@@ -117,11 +117,13 @@ class Trainer:
         self.log(f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {config}")
 
     def log(self, line: str) -> None:
+        """To the file and to the terminal."""
         with (self.folder / "log.txt").open("a") as file:
             file.write(line + "\n")
         print(line, flush=True)
 
     def run(self) -> None:
+        """Until the planned time is spent."""
         began, logged, saved, losses = time.monotonic() - self.spent_s, self.spent_s, self.spent_s, []
         while self.spent_s < self.seconds:
             progress = self.spent_s / self.seconds
