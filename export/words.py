@@ -27,6 +27,9 @@ from streamasr.words import open_words
 
 NAMES = ("words.lm", "words.lex", "words.g2p")
 RECURRENT = "words.rnn"
+# What a recurrent model is to choose from must have lived until then: more hypotheses, and of those that are the
+# same to the n-gram model more than one. Chosen on dev (recipes/lm/RESULTS.md).
+WIDER = {"hypotheses": 800, "histories": 4}
 
 
 def add_words(folder: Path, head: str, files: tuple[Path, Path, Path], beam: BeamConfig) -> None:
@@ -40,7 +43,10 @@ def add_words(folder: Path, head: str, files: tuple[Path, Path, Path], beam: Bea
 
 
 def add_recurrent(folder: Path, graph: Path, config: Rescoring | None = None) -> Bundle:
-    """Copy a recurrent language model into a bundle that has words. config: how it is weighed; None: by default."""
+    """Copy a recurrent language model into a bundle that has words, and widen its search.
+
+    config: how it is weighed; None: by default.
+    """
     bundle = read_bundle(folder)
     if bundle.search is None:
         raise StreamasrError(f"{folder}: has no words that a recurrent language model could read")
@@ -48,7 +54,8 @@ def add_recurrent(folder: Path, graph: Path, config: Rescoring | None = None) ->
     Recurrent(graph, states, open_words(bundle).lm.words)  # refuses other words
     rescoring = replace(config, file=RECURRENT, states=states) if config else Rescoring(RECURRENT, states)
     sha256 = {name: bundle.search.sha256[name] for name in bundle.search.files[:3]} | {RECURRENT: file_sha256(graph)}
-    search = replace(bundle.search, rescoring=rescoring, sha256=sha256)
+    beam = replace(bundle.search.beam, **WIDER)
+    search = replace(bundle.search, beam=beam, rescoring=rescoring, sha256=sha256)
     shutil.copyfile(graph, folder / RECURRENT)
     made = replace(bundle, search=search)
     write_bundle(made)
