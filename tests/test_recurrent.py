@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import streamasr
-from streamasr.bundle import BeamConfig, Rescoring, read_bundle
+from streamasr.bundle import BeamConfig, Rescoring, read_bundle, write_bundle
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.recurrent import Recurrent, read_states
@@ -66,7 +66,10 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(TOY, folder)
     exported(folder.parent / "toy.rnn", Ngram.open(TOY / "words.lm").words)
     config = Rescoring("", (), hypotheses=10, share=0.9, lm_weight=2.0, word_bonus=3.0)
-    add_recurrent(folder, folder.parent / "toy.rnn", config)
+    made = add_recurrent(folder, folder.parent / "toy.rnn", config)
+    assert made.search is not None
+    narrow = replace(made.search.beam, hypotheses=20, histories=2)  # wide enough for what the toy says
+    write_bundle(replace(made, search=replace(made.search, beam=narrow)))
     return folder
 
 
@@ -250,3 +253,35 @@ def test_the_rescorer_is_kept_when_hotwords_come(made_up: Recurrent) -> None:
     assert decoder.with_phrases({"b": 1.0}).rescorer is decoder.rescorer
     narrow = Rescorer(made_up, replace(decoder.rescorer.config, hypotheses=1))
     assert len(BeamSearch(search().vocabulary, narrow).n_best(decode(search(), emissions(1, 5)), 9)) == 1
+
+
+def test_the_sampled_softmax_is_nearly_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipes.lm import train
+
+    monkeypatch.setattr(train, "EXACT", 50)
+    monkeypatch.setattr(train, "SAMPLED", 400)
+    model = word_model(3000)
+    frequency = 1.0 / np.arange(1.0, model.config.tokens + 1)
+    sampler = train.Sampler(frequency / frequency.sum())
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        y, target = 0.5 * torch.randn(64, 64), torch.randint(0, model.config.tokens, (64,))
+        logits = y @ model.embedding.weight.T + model.bias
+        exact = float(torch.nn.functional.cross_entropy(logits, target))
+        sampled = [float(sampler.loss(model, y, target)) for _ in range(30)]
+    assert np.mean(sampled) == pytest.approx(exact, rel=0.01)
+
+
+def test_batches_hold_every_word_once() -> None:
+    from recipes.lm.tokens import batches
+
+    rng = np.random.default_rng(0)
+    sentences = [rng.integers(1, 9, length) for length in rng.integers(2, 30, 200)]
+    read: list[tuple[int, ...]] = []
+    for x, target in batches(sentences, 100, rng):
+        assert x.shape == target.shape
+        for row, following in zip(x, target, strict=True):
+            there = following >= 0
+            read.append((*row[there][:1].tolist(), *following[there].tolist()))
+            np.testing.assert_array_equal(row[there][1:], following[there][:-1])
+    assert sorted(read) == sorted(tuple(sentence.tolist()) for sentence in sentences)
