@@ -1,14 +1,35 @@
-"""Give a bundle words to choose from: a language model, their spellings, and spellings for other words."""
+"""Give a bundle words to choose from: a language model, their spellings, and spellings for other words.
+
+python -m export.words BUNDLE RNN gives one that has words a recurrent language model too (from export.recurrent).
+"""
 
 from __future__ import annotations
 
+import argparse
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
-from streamasr.bundle import BeamConfig, Tuning, WordSearch, file_sha256, read_bundle, write_bundle
+from streamasr.bundle import (
+    BeamConfig,
+    Bundle,
+    Rescoring,
+    Tuning,
+    WordSearch,
+    file_sha256,
+    read_bundle,
+    write_bundle,
+)
+from streamasr.decoding.recurrent import Recurrent, read_states
+from streamasr.errors import StreamasrError
+from streamasr.words import open_words
 
 NAMES = ("words.lm", "words.lex", "words.g2p")
+RECURRENT = "words.rnn"
+# What a recurrent model is to choose from must have lived until then: more hypotheses, and of those that are the
+# same to the n-gram model more than one. Chosen on dev (recipes/lm/RESULTS.md).
+WIDER = {"hypotheses": 800, "histories": 4}
 
 
 def add_words(folder: Path, head: str, files: tuple[Path, Path, Path], beam: BeamConfig) -> None:
@@ -19,3 +40,41 @@ def add_words(folder: Path, head: str, files: tuple[Path, Path, Path], beam: Bea
     search = WordSearch(head, *NAMES, sha256={name: file_sha256(folder / name) for name in NAMES}, beam=beam)
     tuning = {"greedy": bundle.tuning["greedy"], "beam": bundle.tuning.get("beam", Tuning())}
     write_bundle(replace(bundle, search=search, tuning=tuning))
+
+
+def add_recurrent(folder: Path, graph: Path, config: Rescoring | None = None) -> Bundle:
+    """Copy a recurrent language model into a bundle that has words, and widen its search.
+
+    config: how it is weighed; None: by default.
+    """
+    bundle = read_bundle(folder)
+    if bundle.search is None:
+        raise StreamasrError(f"{folder}: has no words that a recurrent language model could read")
+    states = read_states(graph)
+    Recurrent(graph, states, open_words(bundle).lm.words)  # refuses other words
+    rescoring = replace(config, file=RECURRENT, states=states) if config else Rescoring(RECURRENT, states)
+    sha256 = {name: bundle.search.sha256[name] for name in bundle.search.files[:3]} | {RECURRENT: file_sha256(graph)}
+    beam = replace(bundle.search.beam, **WIDER)
+    search = replace(bundle.search, beam=beam, rescoring=rescoring, sha256=sha256)
+    shutil.copyfile(graph, folder / RECURRENT)
+    made = replace(bundle, search=search)
+    write_bundle(made)
+    return made
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m export.words", description=__doc__)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("recurrent", type=Path, metavar="RNN")
+    arguments = parser.parse_args()
+    try:
+        add_recurrent(arguments.bundle, arguments.recurrent)
+    except (StreamasrError, OSError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    print(f"{arguments.bundle}: {(arguments.bundle / RECURRENT).stat().st_size / 1e6:.2f} MB of recurrent model added")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -137,6 +137,18 @@ class BeamConfig:
 
 
 @dataclass(frozen=True)
+class Rescoring:
+    """A recurrent language model that orders an utterance's likeliest texts anew when it ends."""
+
+    file: str
+    states: tuple[StateSpec, ...]
+    hypotheses: int = 40  # so many texts
+    share: float = 0.5  # its own in the mixture of its probabilities with the n-gram model's
+    lm_weight: float = 1.1  # of the mixture, and the bonus of a word, where they take the beam's place
+    word_bonus: float = 1.0
+
+
+@dataclass(frozen=True)
 class WordSearch:
     """The words that a beam search chooses from: files in the bundle, and the head that they are spelled in."""
 
@@ -146,6 +158,12 @@ class WordSearch:
     g2p: str  # makes spellings of other words
     sha256: dict[str, str]  # of each of these files
     beam: BeamConfig
+    rescoring: Rescoring | None = None  # None: the n-gram model has the last word
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that it needs."""
+        return self.lm, self.lexicon, self.g2p, *((self.rescoring.file,) if self.rescoring else ())
 
 
 @dataclass(frozen=True)
@@ -263,11 +281,14 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         "a head 'letters' with a space among its tokens": any(" " in tokens[1:] for tokens in letters),
     }
     if search := bundle.search:
-        files = (search.lm, search.lexicon, search.g2p)
         conditions["search.head among the heads"] = any(head.name == search.head for head in bundle.heads)
-        conditions["search.sha256 of search's files"] = set(search.sha256) == set(files)
-        conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in files)
+        conditions["search.sha256 of search's files"] = set(search.sha256) == set(search.files)
+        conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in search.files)
         conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
+        if rescoring := search.rescoring:
+            conditions["search.rescoring: 0 < share < 1, hypotheses > 0"] = (
+                0.0 < rescoring.share < 1.0 and rescoring.hypotheses > 0
+            )
     conditions["default among the graphs"] = bundle.default in bundle.graphs
     conditions["tuning of the decoder 'greedy'"] = "greedy" in bundle.tuning
     for name, graph in bundle.graphs.items():

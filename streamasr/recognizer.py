@@ -19,7 +19,7 @@ from streamasr.errors import AudioError, BundleError
 from streamasr.events import Event, Final, Transcript
 from streamasr.sources import AudioSource, open_file
 from streamasr.stream import Engine, Stream, accept_together
-from streamasr.words import open_words
+from streamasr.words import open_rescorer, open_words
 
 BUNDLED = Path(__file__).parent / "models" / "en-mini"
 
@@ -51,7 +51,8 @@ class Recognizer:
         if grammar is not None:
             self.decoder = GrammarSearch(open_words(bundle), Grammar.open(grammar))
         elif bundle.search and not greedy:
-            self.decoder = BeamSearch(open_words(bundle, lm))
+            words = open_words(bundle, lm)
+            self.decoder = BeamSearch(words, open_rescorer(bundle, words) if lm is None else None)
         else:
             self.decoder = Greedy(self.tokens)
         second = None

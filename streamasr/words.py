@@ -7,6 +7,8 @@ from pathlib import Path
 from streamasr.bundle import Bundle, WordSearch
 from streamasr.decoding.g2p import G2p
 from streamasr.decoding.ngram import Ngram
+from streamasr.decoding.recurrent import Recurrent
+from streamasr.decoding.rescore import Rescorer
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
 from streamasr.decoding.vocabulary import Vocabulary
@@ -24,6 +26,15 @@ def open_words(bundle: Bundle, lm: Path | None = None) -> Vocabulary:
     if len(spellings.words) and spellings.words.max() >= len(ngram.words):
         raise BundleError(f"{lexicon}: spells words that {model} does not have; make both with `streamasr lm`")
     return Vocabulary(ngram, spellings, speller(bundle, ngram, spellings), search.beam)
+
+
+def open_rescorer(bundle: Bundle, vocabulary: Vocabulary) -> Rescorer | None:
+    """The bundle's recurrent language model, if it has one. vocabulary: the bundle's own."""
+    search = _search(bundle)
+    if search.rescoring is None:
+        return None
+    path = _file(bundle, search, search.rescoring.file)
+    return Rescorer(Recurrent(path, search.rescoring.states, vocabulary.lm.words), search.rescoring)
 
 
 def speller(bundle: Bundle, ngram: Ngram, spellings: Spellings) -> Speller:

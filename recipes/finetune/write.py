@@ -35,9 +35,9 @@ def write(model: AcousticModel, old: Bundle, folder: Path, source: Source, lm: P
     and stays near enough is kept: word times, confidence, endpoints.
     """
     made = make_bundle(model, folder, folder.name, (*old.sources, source))
-    if old.search:
-        for name, sha256 in old.search.sha256.items():
-            shutil.copyfile(old.file(name, sha256), folder / name)
+    if old.search and not lm:
+        for name in old.search.files:
+            shutil.copyfile(old.file(name, old.search.sha256[name]), folder / name)
     kept = replace(made, language=old.language, tuning=old.tuning, search=old.search, endpoint=old.endpoint)
     write_bundle(kept)
     if old.search and lm:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from export.onnx import make_bundle
 from export.quantize import quantize
-from export.words import add_words
+from export.words import add_recurrent, add_words
 from recipes.mini.card import write_card
 from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
 from recipes.mini.tune import tune
@@ -29,6 +29,7 @@ from streamasr.training.loop import Corpus
 
 # Written by recipes.lm.build and recipes.g2p.train; not the bundle's own, which makes way for the new one.
 WORDS = (Path("work/lm/en.lm"), Path("work/lm/en.lex"), TRAINED_G2P)
+RECURRENT = Path("work/lm/en.rnn")  # of recipes.lm.train and export.recurrent; may be missing
 
 COMPARED = 400  # utterances that fp32 and int8 both hear
 
@@ -70,6 +71,8 @@ def main() -> None:
     bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
     print(f"{arguments.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
     add_words(arguments.out, "phones", WORDS, BeamConfig())
+    if RECURRENT.exists():
+        add_recurrent(arguments.out, RECURRENT)
     _, report = quantize(arguments.out, arguments.shared / "speech" / "dev.jsonl", most=COMPARED)
     print("\n".join(report))
     write_section(Path(__file__).parent / "RESULTS.md", "int8", "\n".join(report))

@@ -12,7 +12,7 @@ TEMPLATE = """\
 # {name}
 
 A streaming model for English: 16 kHz mono audio to letters and phones, by a unidirectional GRU with CTC; phones to
-words by a lexicon and an n-gram language model.
+words by a lexicon and {models}.
 Made by `recipes/mini`, version {version}; this card is written from `bundle.json` by `python -m recipes.mini.card`.
 
 | | |
@@ -60,8 +60,10 @@ def write_card(folder: Path) -> None:
     bundle = read_bundle(folder)
     graph = bundle.graphs["fp32"]
     network = bundle.network
+    again = " and a recurrent one" if bundle.search and bundle.search.rescoring else ""
     text = TEMPLATE.format(
         name=bundle.name,
+        models="an n-gram language model" + again,
         version=bundle.version,
         layers=len(network["lookahead"]),
         width=network["width"],

@@ -22,6 +22,7 @@ from streamasr.decoding.candidates import NEVER, Candidates, Floats, Ints, longe
 from streamasr.decoding.hypothesis import Hypothesis, Spoken
 from streamasr.decoding.links import Link
 from streamasr.decoding.prefixtree import ROOT
+from streamasr.decoding.rescore import Ending, Rescorer
 from streamasr.decoding.vocabulary import Vocabulary
 
 BLANK = 0
@@ -55,8 +56,10 @@ KINDS: dict[str, Any] = {"Floats": np.float64, "NDArray[np.uint64]": np.uint64}
 class BeamSearch:
     """A Decoder over one head of tokens."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, rescorer: Rescorer | None = None) -> None:
+        """rescorer: has the last word on how an utterance ends; None: the vocabulary's language model has it."""
         self.vocabulary = vocabulary
+        self.rescorer = rescorer
         self.config = vocabulary.config
         self._tree = vocabulary.tree
         self._hope = self._tree.best.copy()
@@ -65,7 +68,7 @@ class BeamSearch:
 
     def with_phrases(self, bonuses: Mapping[str, float]) -> BeamSearch:
         """The same search with hotwords, in place of those it had: text -> log-probability given on top."""
-        return BeamSearch(self.vocabulary.with_phrases(bonuses))
+        return BeamSearch(self.vocabulary.with_phrases(bonuses), self.rescorer)
 
     def adopt(self, state: BeamState) -> BeamState:
         """The state of a search with other phrases: what stands within one of those is forgotten."""
@@ -229,11 +232,38 @@ class BeamSearch:
         return rank
 
     def _ended(self, state: BeamState) -> list[tuple[int, float]]:
-        """The hypotheses without an open word, as sentences that end here, the best first."""
+        """The hypotheses without an open word, as sentences that end here, the best first.
+
+        With a rescorer: one of each of the likeliest texts. Asked more than once of a state, so kept beside it.
+        """
+        if self.rescorer is None:
+            whole, score, _ = self._whole(state)
+            return list(zip(whole.tolist(), score.tolist(), strict=True))
+        asked = state.__dict__.get("ended")
+        if asked is None or asked[0] is not self:
+            endings = self.endings(state, self.rescorer.config.hypotheses)
+            asked = self, self.rescorer.order(endings, self.vocabulary.lm, self.config)
+            state.__dict__["ended"] = asked
+        return list(asked[1])
+
+    def endings(self, state: BeamState, texts: int) -> list[Ending]:
+        """Up to so many different texts, as sentences that end here, the best first by the n-gram model alone."""
+        whole, score, ends = self._whole(state)
+        _, first = np.unique(state.history[whole], return_index=True)
+        chosen = np.sort(first)[:texts]
+        return [
+            Ending(int(whole[i]), links.words_of(state.links[whole[i]]), float(score[i]), float(ends[i]))
+            for i in chosen
+        ]
+
+    def _whole(self, state: BeamState) -> tuple[Ints, Floats, NDArray[np.float32]]:
+        """The hypotheses without an open word, the best first: places, log-probabilities, those of the end in them."""
         whole = np.flatnonzero(state.node == ROOT)
         whole = whole if len(whole) else np.arange(len(state.node))
-        score = self._rank(state)[whole] + self.config.lm_weight * self.vocabulary.lm.end(state.lm[whole])
-        return [(int(whole[i]), float(score[i])) for i in np.argsort(-score, kind="stable")]
+        ends = self.vocabulary.lm.end(state.lm[whole])
+        score = self._rank(state)[whole] + self.config.lm_weight * ends
+        order = np.argsort(-score, kind="stable")
+        return whole[order], score[order], ends[order]
 
     def next_utterance(self, state: BeamState) -> BeamState:
         # The hypotheses with just the words that were said go on: a word that is open is not lost, and

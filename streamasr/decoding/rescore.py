@@ -1,0 +1,80 @@
+"""The last word on an utterance's likeliest texts: a recurrent language model mixed with the n-gram's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamasr.bundle import BeamConfig, Rescoring
+from streamasr.decoding.hypothesis import HypothesisWord
+from streamasr.decoding.recurrent import Recurrent
+from streamasr.decoding.vocabulary import LanguageModel
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A hypothesis of a beam, taken for a sentence that ends here."""
+
+    place: int  # in the beam
+    words: tuple[HypothesisWord, ...]
+    log_prob: float
+    ngram_end: float  # what the n-gram model says of its end: part of log_prob, there weighted
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What two models make of one text: log-probabilities of its words and then of its end."""
+
+    ngram: NDArray[np.float64]
+    recurrent: NDArray[np.float64]
+
+    def gain(self, beam: BeamConfig, config: Rescoring) -> float:
+        """What the text's score changes by where the mixture takes the n-gram model's place."""
+        mixed = mixture(self.ngram, self.recurrent, config.share)
+        bonus = (config.word_bonus - beam.word_bonus) * (len(mixed) - 1)
+        return config.lm_weight * float(mixed.sum()) - beam.lm_weight * float(self.ngram.sum()) + bonus
+
+
+def mixture(ngram: NDArray[np.float64], recurrent: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Log of the probabilities' linear interpolation; `share` is the recurrent model's, above 0 and below 1."""
+    return np.asarray(np.logaddexp(np.log1p(-share) + ngram, np.log(share) + recurrent))
+
+
+@dataclass(frozen=True)
+class Rescorer:
+    """A recurrent model, and how it is weighed."""
+
+    model: Recurrent
+    config: Rescoring
+
+    def order(self, endings: Sequence[Ending], lm: LanguageModel, beam: BeamConfig) -> list[tuple[int, float]]:
+        """Their places and log-probabilities with the mixture of both models, the best first."""
+        scores = self.scores(endings, lm)
+        found = [
+            (ending.place, ending.log_prob + score.gain(beam, self.config))
+            for ending, score in zip(endings, scores, strict=True)
+        ]
+        return sorted(found, key=lambda item: -item[1])
+
+    def scores(self, endings: Sequence[Ending], lm: LanguageModel) -> list[Scores]:
+        """What both models make of each.
+
+        A phrase of several words counts as one; where one of them is no word of the models, both say the same.
+        """
+        numbers = [[[lm.number(part) for part in word.text.lower().split()] for word in e.words] for e in endings]
+        found = self.model.score([[number for word in text for number in word] for text in numbers])
+        result = []
+        for ending, own, scores in zip(endings, numbers, found, strict=True):
+            known = (word.evidence.lm_log_prob for word in ending.words)
+            ngram = np.array([*known, ending.ngram_end], dtype=np.float64)
+            recurrent, place = ngram.copy(), 0
+            for i, word in enumerate(own):
+                if lm.unknown not in word:
+                    recurrent[i] = scores[place : place + len(word)].sum(dtype=np.float64)
+                place += len(word)
+            recurrent[-1] = scores[-1]
+            result.append(Scores(ngram, recurrent))
+        return result
