@@ -159,8 +159,8 @@ def compare(old: Bundle, given: Sequence[Utterance], speech: Speech, folder: Pat
         [
             f"{old.name} {old.version} (network {old.graphs['fp32'].sha256[:8]}): "
             f"{sum(u.seconds for u in given) / 60.0:.1f} minutes of {given[0].speaker} to learn from, {len(texts[1])} "
-            f"of {len(given)} utterances of it kept back; {len(one.finals[0])} of the {len(texts[0])} others have finals "
-            f"that are sure ({LEAST} on the average). Greedy, in torch:",
+            f"of {len(given)} utterances of it kept back; {len(one.finals[0])} of the {len(texts[0])} others have "
+            f"finals that are sure ({LEAST} on the average). Greedy, in torch:",
             "\n".join(one.rows),
             one.exactness(),
             "With words:",
