@@ -59,10 +59,13 @@ def main() -> None:
         for speaker in speakers:
             own = [u for u in dev if u.speaker == speaker]
             given = within(own, minutes[speaker] / 60000.0 / 2.0)
-            parts = [recordings(model, old, some, Path(name)) for some in (*split(given, 10), own[len(given) :])]
-            tasks.append(Task(*parts, general))
+            sets = (*split(given, 10), own[len(given) :])
+            train, held_out, rest = (recordings(model, old, some, Path(name)) for some in sets)
+            tasks.append(Task(train, held_out, rest, general))
         for rate in (0.0, *arguments.rates):
-            kept, own_rates, other_rates = [], [], []
+            kept: list[str] = []
+            own_rates: list[float] = []
+            other_rates: list[dict[str, float]] = []
             for task in tasks:
                 model.adapter.load_state_dict(start)
                 config = replace(LearnConfig(), rate=rate, epochs=LearnConfig.epochs if rate else 0)

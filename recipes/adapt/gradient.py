@@ -40,8 +40,9 @@ def ctc(model: Adaptive, log_probs: Tensor, labels: Sequence[Label]) -> Tensor:
         for label in labels:
             targets, frames = label.targets[head], label.end - label.begin
             if targets:
-                part = rows[label.begin : label.end, None], torch.tensor([targets]), [frames], [len(targets)]
-                parts.append(nn.functional.ctc_loss(*part, reduction="sum", zero_infinity=True))
+                spoken, expected = rows[label.begin : label.end, None], torch.tensor([targets])
+                lengths = torch.tensor([frames]), torch.tensor([len(targets)])
+                parts.append(nn.functional.ctc_loss(spoken, expected, *lengths, reduction="sum", zero_infinity=True))
                 tokens += len(targets)
         if parts:
             total = total + torch.stack(parts).sum() / tokens

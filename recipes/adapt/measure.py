@@ -98,12 +98,7 @@ def gradients(model: Adaptive, spoken: Sequence[Recording]) -> str:
     return ", ".join(f"{name} {100 * value:.2g} %" for name, value in far.items())
 
 
-def learned(title: str, model: Adaptive, old: Bundle, speech: Speech, folder: Path) -> Scores:
-    """With words, through the run time that users have; the graph has weights in 16 bits, so a copy goes there."""
-    write(copy.deepcopy(model.model), old, folder, Source(title, "", 0.0), None)
-    return measure(folder, speech)
-
-
+BEAM = "beam"
 TEXTS, BACK, FINALS = "texts, RTRL", "texts, back-propagation", "own finals, RTRL"
 
 
@@ -117,15 +112,15 @@ class Comparison:
         self.start = copy.deepcopy(self.model.adapter.state_dict())
         parts = (*split(given, 10), *speech.values())
         self.task = Task(*(recordings(self.model, old, some, folder) for some in parts))
-        self.finals = [recordings(self.model, old, some, folder, LEAST) for some in parts[:2]]
+        self.finals = tuple(recordings(self.model, old, some, folder, LEAST) for some in parts[:2])
         self.rows = [*HEADING, row("before", self.model, self.task, None)]
         self.states: dict[str, State] = {}
 
-    def learn(self, title: str, rule: Rule, spoken: Sequence[Sequence[Recording]]) -> None:
+    def learn(self, title: str, rule: Rule, train: Sequence[Recording], held_out: Sequence[Recording]) -> None:
         """From the start; adds a row to the table."""
         self.model.adapter.load_state_dict(self.start)
         began = time.process_time()
-        learn(self.model, *spoken, LearnConfig(), rule)
+        learn(self.model, train, held_out, LearnConfig(), rule)
         self.rows.append(row(title, self.model, self.task, time.process_time() - began))
         print(self.rows[-1], flush=True)
         self.states[title] = copy.deepcopy(self.model.adapter.state_dict())
@@ -140,21 +135,23 @@ class Comparison:
             f"away from those of back-propagation through whole recordings: {gradients(self.model, self.task.train)}."
         )
 
-    def words(self, title: str) -> str:
-        """A table with words."""
+    def words(self, before: Scores, title: str) -> str:
+        """A table of what users hear, words and language model included."""
         self.model.adapter.load_state_dict(self.states[title])
-        after = learned(title, self.model, self.old, self.speech, self.folder / title.replace(", ", "-"))
-        return f"{title}:\n\n{table(self.speech, measure(self.old.folder, self.speech), after)}"
+        folder = self.folder / title.replace(", ", "-")
+        write(copy.deepcopy(self.model.model), self.old, folder, Source(title, "", 0.0), None)  # rounds the weights
+        return f"{title}:\n\n{table(self.speech, before, measure(folder, self.speech, [BEAM]))}"
 
 
 def compare(old: Bundle, given: Sequence[Utterance], speech: Speech, folder: Path) -> str:
     """All ways of learning."""
     one = Comparison(old, given, speech, folder)
     texts = (one.task.train, one.task.held_out)
-    one.learn(TEXTS, by_rtrl, texts)
-    one.learn(BACK, by_back_propagation, texts)
-    one.learn("texts, windows of 1 s", window(one.model, 1), texts)
-    one.learn(FINALS, by_rtrl, one.finals)
+    one.learn(TEXTS, by_rtrl, *texts)
+    one.learn(BACK, by_back_propagation, *texts)
+    one.learn("texts, windows of 1 s", window(one.model, 1), *texts)
+    one.learn(FINALS, by_rtrl, *one.finals)
+    before = measure(old.folder, speech, [BEAM])
     return "\n\n".join(
         [
             f"{old.name} {old.version} (network {old.graphs['fp32'].sha256[:8]}): "
@@ -164,8 +161,7 @@ def compare(old: Bundle, given: Sequence[Utterance], speech: Speech, folder: Pat
             "\n".join(one.rows),
             one.exactness(),
             "With words:",
-            one.words(TEXTS),
-            one.words(FINALS),
+            *(one.words(before, title) for title in (TEXTS, FINALS)),
         ]
     )
 

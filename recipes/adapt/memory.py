@@ -44,16 +44,23 @@ LABEL_S = 8  # of audio for each label: the lattice of CTC, frames x tokens, is 
 M_MMAP_THRESHOLD = -3
 
 
-def peak(work: Callable[[], object]) -> int:
-    """Bytes that `work` needs at its peak, in a process of its own, whose memory is what this one has now."""
+def peak(work: Callable[[], object], warm: Callable[[], object]) -> int:
+    """Bytes that `work` needs at its peak, in a process of its own that has done `warm` before, the same in little.
+
+    Without that, pages of libraries count, too, which a new process touches for its first time.
+    """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        before = _status("VmRSS")
-        work()
-        os.write(writer, str(_status("VmHWM") - before).encode())
-        os._exit(0)
+        try:
+            warm()
+            give_back()
+            Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+            before = _status("VmRSS")
+            work()
+            os.write(writer, str(_status("VmHWM") - before).encode())
+        finally:
+            os._exit(0)  # what the parent does next is none of the child's business
     os.close(writer)
     with os.fdopen(reader) as answer:
         found = answer.read()
@@ -130,19 +137,16 @@ def main() -> None:
     speaker = most_heard(dev)
     with tempfile.TemporaryDirectory() as folder:
         audio = AudioCache([u.audio for u in dev if u.speaker == speaker], Path(folder))
-        give_back()
-        rows = []
+        little: dict[str, Callable[[], object]] = {}
+        rows: list[dict[str, float]] = []
         for length_s in LENGTHS_S:
             pieces = model.hear(audio.pcm[: length_s * RATE])
             log_probs = model.log_probs(pieces)
             one = Recording(pieces, labels(model, log_probs))
             _, wrong = errors(model, log_probs, one.labels)
             work = passes(model, one, wrong)
-            if not rows:
-                for each in work.values():
-                    each()  # what is made once belongs to nobody
-                give_back()
-            rows.append({name: peak(each) / 1e6 for name, each in work.items()})
+            little = little or work
+            rows.append({name: peak(each, little[name]) / 1e6 for name, each in work.items()})
             print(length_s, {name: round(value, 1) for name, value in rows[-1].items()}, flush=True)
     names = list(rows[0])
     count = sum(weights.numel() for weights in model.adapter.parameters())
