@@ -29,6 +29,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "hierarchical": {"strides": [2], "lookahead": [2, 1, 0], "join": [1, 2, 1]},
     "attention": {"attention": 6},
     "60 ms": {"strides": [3, 2]},
+    "adapter": {"adapter": True},
 }
 WHOLE = {"lookahead": [], "both": 2}
 

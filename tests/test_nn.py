@@ -19,6 +19,7 @@ from streamasr.nn.acoustic_model import (  # noqa: E402
     RecurrentLayer,
     Subsample,
 )
+from streamasr.nn.adapter import Adapter  # noqa: E402
 from streamasr.nn.attention import Attention  # noqa: E402
 from streamasr.nn.bidirectional import Bidirectional  # noqa: E402
 from streamasr.nn.cells import CELLS  # noqa: E402
@@ -45,6 +46,12 @@ def attention(past: int) -> Stage:
     return Chain([("widen", Subsample(10, 12, 1)), ("attention", stage)])
 
 
+def adapter() -> Stage:
+    stage = Adapter(10)
+    torch.nn.init.normal_(stage.cell.linear.weight)  # a fresh one adds nothing yet
+    return stage
+
+
 def chain() -> Stage:
     return Chain([("a", Subsample(10, 12)), ("b", look_ahead(2, 12)), ("c", RecurrentLayer("gru", 12, 0.5))])
 
@@ -62,6 +69,7 @@ STAGES = {
     "both, nothing ahead": lambda: Bidirectional("gru", 10, 2, 0.5, 3, 0),
     "both, much ahead": lambda: Bidirectional("gru", 10, 2, 0.5, 2, 5),
     "attention": lambda: attention(4),
+    "adapter": adapter,
     "chain": chain,
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +25,10 @@ class Score:
 Scores = dict[tuple[str, str], Score]  # (speech, decoder)
 
 
-def measure(folder: Path, speech: Speech) -> Scores:
-    """What the bundle's fp32 graph makes of every recording, with each of its decoders."""
+def measure(folder: Path, speech: Speech, decoders: Collection[str] = ("beam", "greedy")) -> Scores:
+    """What the bundle's fp32 graph makes of every recording, with each of these decoders that it has."""
     scores: Scores = {}
-    for decoder in sorted(read_bundle(folder).tuning):  # beam, greedy
+    for decoder in sorted(read_bundle(folder).tuning.keys() & set(decoders)):
         recognizer = load(folder, "fp32", greedy=decoder == "greedy")
         for name, utterances in speech.items():
             score = scores[name, decoder] = Score(ErrorCount(), ErrorCount())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from streamasr.bundle import FeatureConfig, StateSpec
+from streamasr.nn.adapter import Adapter
 from streamasr.nn.attention import Attention
 from streamasr.nn.bidirectional import Bidirectional
 from streamasr.nn.cells import make_cell
@@ -33,6 +34,7 @@ class ModelConfig:
     block_ms: int = 0  # so much audio at a time (0: all of an utterance),
     ahead_ms: int = 0  # together with so much after it
     attention: int = 0  # frames of the past that the last layer's output looks back on
+    adapter: bool = False  # a layer for one speaker below the heads (recipes/adapt)
     dropout: float = 0.0
 
     @classmethod
@@ -237,6 +239,8 @@ def _body(config: ModelConfig) -> list[tuple[str, Stage]]:
                 "attention looks back on frames of the past: give block_ms to the layers of both directions"
             )
         body.append(("attention", Attention(width, config.attention, config.dropout)))
+    if config.adapter:
+        body.append(("adapter", Adapter(width)))
     body.append(("heads", Heads(width, config.heads)))
     return body
 
