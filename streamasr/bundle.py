@@ -142,9 +142,9 @@ class Rescoring:
 
     file: str
     states: tuple[StateSpec, ...]
-    hypotheses: int = 40  # so many texts
+    hypotheses: int = 20  # so many texts
     share: float = 0.5  # its own in the mixture of its probabilities with the n-gram model's
-    lm_weight: float = 1.1  # of the mixture, and the bonus of a word, where they take the beam's place
+    lm_weight: float = 1.3  # of the mixture, and the bonus of a word, where they take the beam's place
     word_bonus: float = 1.0
 
 
