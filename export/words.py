@@ -29,7 +29,7 @@ NAMES = ("words.lm", "words.lex", "words.g2p")
 RECURRENT = "words.rnn"
 # What a recurrent model is to choose from must have lived until then: more hypotheses, and of those that are the
 # same to the n-gram model more than one. Chosen on dev (recipes/lm/RESULTS.md).
-WIDER = {"hypotheses": 800, "histories": 4}
+WIDER = {"hypotheses": 450, "histories": 3}
 
 
 def add_words(folder: Path, head: str, files: tuple[Path, Path, Path], beam: BeamConfig) -> None:

@@ -129,6 +129,7 @@ class BeamConfig:
     histories: int = 1  # of the hypotheses that differ only in words that no longer matter, so many are kept
     width: float = 15.0  # hypotheses so far below the best are dropped
     token_width: float = 10.0  # so are tokens so far below the frame's best
+    blank_penalty: float = 0.0  # of every blank: that most frames are blank is a prior, not evidence
     blank_skip: float = 0.99  # frames of a blank so probable hold nothing else
     pause: int = 20  # frames without a token that a word may hold
     settle: int = 2  # frames after its last token before a word is shown, unless it is certain

@@ -28,7 +28,7 @@ from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.acoustic import Acoustic
-from streamasr.bundle import BeamConfig, Bundle, read_bundle
+from streamasr.bundle import Bundle, read_bundle
 from streamasr.recognizer import BUNDLED, Recognizer, load
 from streamasr.training.checkpoint import load_checkpoint, load_model
 from streamasr.training.evaluation import ErrorCount
@@ -77,11 +77,9 @@ def export(folder: Path) -> Bundle:
     bundle = make_bundle(load_model(checkpoints[-1:]), folder / "bundle", folder.name, ())
     search = read_bundle(BUNDLED).search
     assert search is not None
-    add_words(bundle.folder, "phones", tuple(BUNDLED / name for name in (search.lm, search.lexicon, search.g2p)), BEAM)
+    files = (BUNDLED / search.lm, BUNDLED / search.lexicon, BUNDLED / search.g2p)
+    add_words(bundle.folder, "phones", files, search.beam)
     return read_bundle(bundle.folder)
-
-
-BEAM = BeamConfig(lm_weight=1.1, word_bonus=1.0)
 
 
 def errors(greedy: Recognizer, beam: Recognizer, speech: Speech) -> tuple[float, float, float]:

@@ -65,6 +65,7 @@ class BeamSearch:
         self._hope = self._tree.best.copy()
         self._hope[ROOT] = 0.0
         self._skip = math.log(self.config.blank_skip)
+        self._penalty = self.config.blank_penalty
 
     def with_phrases(self, bonuses: Mapping[str, float]) -> BeamSearch:
         """The same search with hotwords, in place of those it had: text -> log-probability given on top."""
@@ -100,13 +101,18 @@ class BeamSearch:
         lp = log_probs.astype(np.float64)
         total = np.logaddexp(state.blank, state.label)
         if lp[BLANK] >= self._skip:
-            return replace(state, frame=state.frame + 1, blank=total + lp[BLANK], label=np.full(len(total), NEVER))
+            return replace(
+                state,
+                frame=state.frame + 1,
+                blank=total + (lp[BLANK] - self._penalty),
+                label=np.full(len(total), NEVER),
+            )
         best_token = int(lp.argmax())
         tokens = np.flatnonzero(lp >= lp[best_token] - self.config.token_width)
         tokens = tokens[tokens != BLANK]
 
         state = self._without_pauses(state)
-        stay_blank = total + lp[BLANK]
+        stay_blank = total + (lp[BLANK] - self._penalty)
         stay_label = np.where(state.last == BLANK, NEVER, state.label + lp[state.last])
         stay_rank = np.logaddexp(stay_blank, stay_label) + state.prior + self._hope[state.node]
         # Longer by a token: after the same token only alignments with a blank between count.

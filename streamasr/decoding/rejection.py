@@ -33,6 +33,7 @@ WIDE = {
     "hypotheses": 300,
     "width": 30.0,
     "token_width": 14.0,
+    "blank_penalty": 0.0,  # a phrase is compared with the free path, which is of the network's own probabilities
     "blank_skip": 0.9999,
     "lm_weight": 0.1,
     "word_bonus": 4.0,
