@@ -28,28 +28,32 @@ from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.recognizer import BUNDLED
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.manifest import read_manifest
-from streamasr.words import open_words
+from streamasr.words import open_rescorer, open_words
 
 Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, (frames, tokens of all heads) log-probabilities
 
 SETTINGS: dict[str, dict[str, float]] = {
     "as bundled": {},
-    "language model weighed 0.5": {"lm_weight": 0.5},
-    "0.7": {"lm_weight": 0.7},
-    "1.1": {"lm_weight": 1.1},
-    "1.5": {"lm_weight": 1.5},
+    "no blank penalty": {"blank_penalty": 0.0},
+    "no blank penalty, language model weighed 0.9, word bonus 1": {
+        "blank_penalty": 0.0,
+        "lm_weight": 0.9,
+        "word_bonus": 1.0,
+    },
+    "blank penalty 1": {"blank_penalty": 1.0},
+    "blank penalty 2.5": {"blank_penalty": 2.5},
+    "language model weighed 0.8": {"lm_weight": 0.8},
+    "1.4": {"lm_weight": 1.4},
     "word bonus 0": {"word_bonus": 0.0},
-    "word bonus 1": {"word_bonus": 1.0},
-    "50 hypotheses": {"hypotheses": 50},
-    "100 hypotheses": {"hypotheses": 100},
-    "400 hypotheses": {"hypotheses": 400},
-    "width 10": {"width": 10.0},
-    "width 20": {"width": 20.0},
-    "token width 5": {"token_width": 5.0},
-    "token width 12": {"token_width": 12.0},
-    "3 histories of one future": {"histories": 3},
+    "word bonus 1.2": {"word_bonus": 1.2},
+    "200 hypotheses": {"hypotheses": 200},
+    "800 hypotheses": {"hypotheses": 800},
+    "1 history of one future": {"histories": 1},
+    "width 11": {"width": 11.0},
+    "width 17": {"width": 17.0},
+    "token width 6": {"token_width": 6.0},
     "no frame skipped": {"blank_skip": 1.1},
-    "blank skip 0.9": {"blank_skip": 0.9},
+    "blank skip 0.95": {"blank_skip": 0.95},
     "pauses of any length in words": {"pause": 10_000},
 }
 
@@ -102,9 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     where, _ = bundle.head(bundle.search.head)
     speech = [(text, rows[:, where]) for text, rows in speech]
     lines = ["| search | WER % | real-time factor of the search |", "|---|---|---|"]
+    rescorer = open_rescorer(bundle, vocabulary)
     for name, changes in tqdm(SETTINGS.items(), "settings"):
         config = replace(vocabulary.config, **changes)  # type: ignore[arg-type]
-        lines.append(row(name, BeamSearch(replace(vocabulary, config=config)), speech, seconds))
+        lines.append(row(name, BeamSearch(replace(vocabulary, config=config), rescorer), speech, seconds))
+    if rescorer:
+        lines.append(row("without the recurrent model", BeamSearch(vocabulary), speech, seconds))
     for weight in (0.5, 0.9, 1.3):  # its own best weight may be another
         config = replace(vocabulary.config, lm_weight=weight)
         search = BeamSearch(replace(letters, config=config))
