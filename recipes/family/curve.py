@@ -16,7 +16,7 @@ from recipes.mini.data import corpus
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.errors import StreamasrError
-from streamasr.training.checkpoint import load_model
+from streamasr.training.checkpoint import epochs, load_model
 from streamasr.training.data import AudioCache
 
 AHEAD = (100.0, 960.0)  # hours that the law is asked about
@@ -33,7 +33,7 @@ def main() -> None:
     dev = AudioCache([u.audio for u in speech.dev], speech.cache)
     hours, rates = [], []
     for name, member in experiment.members.items():
-        checkpoints = sorted((experiment.work / name).glob("epoch-*.pt"), key=lambda path: path.stat().st_mtime)
+        checkpoints = epochs(experiment.work / name)
         if not checkpoints:
             raise StreamasrError(f"{experiment.work / name}: not trained; run recipes.family.train first")
         hours.append(sum(u.seconds for u in member.speech(speech).train) / 3600.0)

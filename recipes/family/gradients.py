@@ -24,7 +24,7 @@ from recipes.sections import write_section
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel, RecurrentLayer
 from streamasr.nn.stage import Stage
-from streamasr.training.checkpoint import load_model
+from streamasr.training.checkpoint import epochs, load_model
 from streamasr.training.manifest import read_manifest
 
 HERE = Path(__file__).parent
@@ -93,7 +93,7 @@ def main() -> None:
     speech = [torch.from_numpy(read_16k(u.audio))[None] for u in chosen]
     curves = {}
     for name in CELLS:
-        checkpoints = sorted((work / name).glob("epoch-*.pt"))
+        checkpoints = epochs(work / name)
         if not checkpoints:
             raise StreamasrError(f"{work / name}: not trained; run recipes.family.train first")
         layer, heard = inputs(load_model(checkpoints[-1:]), speech)

@@ -30,7 +30,7 @@ from recipes.sections import write_section
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, read_bundle
 from streamasr.recognizer import BUNDLED, Recognizer, load
-from streamasr.training.checkpoint import load_checkpoint, load_model
+from streamasr.training.checkpoint import count_parameters, epochs, load_checkpoint, load_model
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.manifest import read_manifest
 
@@ -73,8 +73,7 @@ def glued(speech: Speech) -> Speech:
 
 def export(folder: Path) -> Bundle:
     """The last checkpoint as a bundle beside it, with the words of the bundled model."""
-    checkpoints = sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
-    bundle = make_bundle(load_model(checkpoints[-1:]), folder / "bundle", folder.name, ())
+    bundle = make_bundle(load_model(epochs(folder)[-1:]), folder / "bundle", folder.name, ())
     search = read_bundle(BUNDLED).search
     assert search is not None
     files = (BUNDLED / search.lm, BUNDLED / search.lexicon, BUNDLED / search.g2p)
@@ -118,7 +117,7 @@ def measure(member: Member, folder: Path, speech: Speech) -> Row:
     return Row(
         folder.name,
         member.says,
-        sum(value.numel() for name, value in saved["model"].items() if not name.startswith(("front.", "chain."))),
+        count_parameters(saved),
         saved["audio_s"] / saved["used_s"],
         latency_ms(bundle),
         real_time_factor(Acoustic(bundle), speech),
@@ -131,8 +130,7 @@ def two_passes(rows: dict[str, Row], work: Path, speech: Speech) -> Row:
     """The first member's partial text, the second one's last word."""
     first, second = rows[FIRST], rows[SECOND]
     path = work / FIRST / "bundle"
-    checkpoint = max((work / SECOND).glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
-    add_second(path, load_model([checkpoint]))
+    add_second(path, load_model(epochs(work / SECOND)[-1:]))
     return Row(
         TWO,
         f"{FIRST} while it is said, {SECOND} when it has ended",

@@ -23,7 +23,7 @@ from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import BUNDLED
 from streamasr.training import evaluation
-from streamasr.training.checkpoint import load_model
+from streamasr.training.checkpoint import epochs, load_model
 from streamasr.training.data import AudioCache
 from streamasr.training.loop import Corpus
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
     parser.add_argument("--out", type=Path, default=BUNDLED)
     arguments = parser.parse_args()
-    checkpoints = sorted(arguments.work.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
+    checkpoints = epochs(arguments.work)
     if not checkpoints:
         raise StreamasrError(f"{arguments.work}: no epoch-*.pt there; run recipes.mini.train first")
     if missing := [str(path) for path in WORDS if not path.exists()]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from recipes.program import run
 from recipes.sections import write_section
-from streamasr.training.checkpoint import load_checkpoint
+from streamasr.training.checkpoint import count_parameters, load_checkpoint
 
 HERE = Path(__file__).parent
 
@@ -19,14 +19,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder of the run")
     folder = parser.parse_args().work
     saved = load_checkpoint(folder / "last.pt")
-    parameters = sum(
-        value.numel() for name, value in saved["model"].items() if not name.startswith(("front.", "chain."))
-    )
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    epochs = list({row["epoch"]: row for row in rows if "dev_letters" in row}.values())
+    measured = list({row["epoch"]: row for row in rows if "dev_letters" in row}.values())
     lines = [
         f"`torchrun --nproc-per-node {saved['world']} -m recipes.mini.train --init BUNDLE` with `config.toml`: "
-        f"{parameters:,} parameters, {saved['step']} steps, {saved['audio_s'] / 3600:.0f} hours of audio in "
+        f"{count_parameters(saved):,} parameters, {saved['step']} steps, "
+        f"{saved['audio_s'] / 3600:.0f} hours of audio in "
         f"{saved['spent_s'] / 60:.0f} minutes on {saved['world']} cores, shared with other work. "
         "Errors of single checkpoints on a part of dev, greedy:",
         "",
@@ -35,7 +33,7 @@ def main() -> None:
         *(
             f"| {row['epoch']} | {row['spent_s'] / 60:.0f} | {100 * row['dev_letters']:.1f} "
             f"| {100 * row['dev_phones']:.1f} | {100 * row['dev_words']:.1f} |"
-            for row in epochs
+            for row in measured
         ),
         "",
         "![loss and errors over epochs](curve.png)",

@@ -39,6 +39,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return values
 
 
+def epochs(folder: Path) -> list[Path]:
+    """The checkpoints of whole epochs that a run has kept, the last one last; none is an empty list."""
+    return sorted(folder.glob("epoch-*.pt"), key=lambda path: int(path.stem.split("-")[1]))
+
+
+def count_parameters(saved: dict[str, Any]) -> int:
+    """Of the network in a checkpoint; the features have none that are learned."""
+    return sum(value.numel() for name, value in saved["model"].items() if not name.startswith(("front.", "chain.")))
+
+
 def load_model(paths: Sequence[Path]) -> AcousticModel:
     """The model of a checkpoint, or the average of the weights of several."""
     checkpoints = [load_checkpoint(path) for path in paths]
