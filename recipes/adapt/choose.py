@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import tempfile
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from recipes.adapt.labels import recordings
 from recipes.adapt.learn import LearnConfig, learn
 from recipes.adapt.measure import HEADS, Task, errors
 from recipes.adapt.network import Adaptive
-from recipes.finetune.measure import EVERY
+from recipes.finetune.measure import EVERY, most_heard
 from recipes.finetune.tune import split, within
 from recipes.mini.data import LETTERS
 from recipes.program import run
@@ -43,10 +42,7 @@ def main() -> None:
     start_processes()
     old = read_bundle(arguments.bundle)
     dev = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)
-    minutes: Counter[str] = Counter()
-    for u in dev:
-        minutes[u.speaker] += round(1000 * u.seconds)
-    first, *speakers = [speaker for speaker, _ in minutes.most_common(3)]
+    first, *speakers = most_heard(dev, 3)
     others = [u for u in dev if u.speaker not in (first, *speakers)][:: 2 * EVERY]
     torch.manual_seed(LearnConfig.seed)
     model = Adaptive(restore(old))

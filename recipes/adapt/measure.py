@@ -176,7 +176,7 @@ def main() -> None:
     start_processes()
     old = read_bundle(arguments.bundle)
     dev = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)
-    speaker = most_heard(dev)
+    (speaker,) = most_heard(dev, 1)
     own = [u for u in dev if u.speaker == speaker]
     ten = within(own, MINUTES)
     speech = {

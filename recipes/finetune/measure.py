@@ -30,12 +30,12 @@ MINUTES = 10.0
 EVERY = 8  # of the other speakers of dev
 
 
-def most_heard(utterances: Sequence[Utterance]) -> str:
-    """The speaker with the most audio."""
-    seconds: Counter[str] = Counter()
+def most_heard(utterances: Sequence[Utterance], speakers: int) -> list[str]:
+    """The speakers with the most audio, the most first."""
+    milliseconds: Counter[str] = Counter()
     for utterance in utterances:
-        seconds[utterance.speaker] += round(1000 * utterance.seconds)
-    return seconds.most_common(1)[0][0]
+        milliseconds[utterance.speaker] += round(1000 * utterance.seconds)
+    return [speaker for speaker, _ in milliseconds.most_common(speakers)]
 
 
 def run_task(title: str, old: Bundle, given: Sequence[Utterance], speech: Speech, before: Scores) -> str:
@@ -64,7 +64,7 @@ def main() -> None:
     start_processes()
     old = read_bundle(arguments.bundle)
     dev, commands = (read_manifest(arguments.shared / "speech" / f"{n}.jsonl", LETTERS) for n in ("dev", "commands"))
-    speaker = most_heard(dev)
+    (speaker,) = most_heard(dev, 1)
     own = [u for u in dev if u.speaker == speaker]
     ten = within(own, MINUTES)
     speech = {
