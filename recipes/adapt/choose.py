@@ -54,7 +54,7 @@ def main() -> None:
         tasks = []
         for speaker in speakers:
             own = [u for u in dev if u.speaker == speaker]
-            given = within(own, minutes[speaker] / 60000.0 / 2.0)
+            given = within(own, sum(u.seconds for u in own) / 60.0 / 2.0)
             sets = (*split(given, 10), own[len(given) :])
             train, held_out, rest = (recordings(model, old, some, Path(name)) for some in sets)
             tasks.append(Task(train, held_out, rest, general))
