@@ -160,7 +160,7 @@ def _emit(graph: _Graph, name: str, state: str, stage: Stage, x: str, frames: in
             return graph.node("Mul", [y, graph.constant("normalise.scale", stage.scale.numpy())])
         case Subsample():
             return _subsample(graph, name, state, stage, x, frames)
-        case RecurrentLayer(cell=Gru() as cell):
+        case RecurrentLayer(cell=Gru() as cell, norm=nn.LayerNorm()):
             normed = _norm(graph, name, stage.norm, x)
             return graph.node("Add", [x, _gru(graph, name, state, cell, normed, frames)])
         case LookAhead():
@@ -172,7 +172,7 @@ def _emit(graph: _Graph, name: str, state: str, stage: Stage, x: str, frames: in
         case Heads():
             return _heads(graph, name, stage, x)
         case RecurrentLayer():
-            raise StreamasrError(f"{name}: int8 is written for the cell 'gru', not for {type(stage.cell).__name__}")
+            raise StreamasrError(f"{name}: int8 is written for the cell 'gru' and the norm 'layer'")
     raise StreamasrError(f"{name}: int8 does not know the stage {type(stage).__name__}")
 
 

@@ -30,6 +30,7 @@ MEMBERS: dict[str, dict[str, Any]] = {
     "attention": {"attention": 6},
     "60 ms": {"strides": [3, 2]},
     "adapter": {"adapter": True},
+    "batch norm": {"norm": "batch"},
 }
 WHOLE = {"lookahead": [], "both": 2}
 
@@ -152,6 +153,7 @@ def test_a_whole_model_can_be_verified(whole_bundle: Any) -> None:
         ({"join": [2]}, "join has 1 entries, lookahead 3: expected one for each layer"),
         ({"join": [1, 2, 1]}, "a delay of 1 frames cannot pass a stride of 2"),
         ({"attention": 4, "both": 1}, "attention looks back on frames of the past: give block_ms"),
+        ({"attention": 4, "norm": "batch"}, "variational and norm are for layers that read forwards"),
         ({"attention": 4, "width": 10}, "attention needs a width that 4 heads can share, got 10"),
     ],
 )

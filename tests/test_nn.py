@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from streamasr.bundle import FeatureConfig  # noqa: E402
 from streamasr.nn.acoustic_model import (  # noqa: E402
+    BatchNorm,
     Heads,
     Join,
     LookAhead,
@@ -18,6 +19,7 @@ from streamasr.nn.acoustic_model import (  # noqa: E402
     Normalise,
     RecurrentLayer,
     Subsample,
+    VariationalDropout,
 )
 from streamasr.nn.adapter import Adapter  # noqa: E402
 from streamasr.nn.attention import Attention  # noqa: E402
@@ -62,6 +64,7 @@ STAGES = {
     "look-ahead 1": lambda: look_ahead(1),
     "look-ahead 5": lambda: look_ahead(5),
     **{cell: lambda cell=cell: RecurrentLayer(cell, 10, 0.5) for cell in CELLS},
+    "batch norm": lambda: RecurrentLayer("gru", 10, 0.5, variational=True, norm="batch"),
     "heads": lambda: Heads(10, {"letters": ["<blank>", "a", "b"], "phones": ["<blank>", "AA"]}),
     "subsample by 3": lambda: Subsample(10, 12, 3),
     "join": lambda: Join(10, 3),
@@ -87,6 +90,30 @@ def test_log_mel_keeps_the_law() -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_whole_model_keeps_the_law(cell: str) -> None:
     check_law(torch_stage(tiny_model(cell)), lengths=(1, 2, 5, 23))
+
+
+def test_variational_dropout_drops_the_same_units_in_all_frames() -> None:
+    torch.manual_seed(1)
+    dropped = VariationalDropout(0.5)(torch.ones(3, 7, 20))
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+    assert (dropped == dropped[:, :1]).all()
+    assert not (dropped[0] == dropped[1]).all()
+
+
+def test_batch_norm_is_fixed_once_learned() -> None:
+    """What it learned is the mean and variance of each unit over batch and time."""
+    norm, x = BatchNorm(5), 3.0 + 2.0 * torch.randn(4, 50, 5)
+    for _ in range(200):
+        norm(x)
+    norm.eval()
+    expected = (x - x.mean((0, 1))) / (x.var((0, 1)) + norm.eps).sqrt()
+    torch.testing.assert_close(norm(x), expected, atol=1e-3, rtol=0.0)
+    torch.testing.assert_close(norm(x[:1, :1]), expected[:1, :1], atol=1e-3, rtol=0.0)
+
+
+def test_an_unknown_norm_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown norm 'group': choose one of layer, batch"):
+        tiny_model(norm="group")
 
 
 def test_a_delay_is_filled_with_the_time_before_the_stream() -> None:

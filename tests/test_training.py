@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import os
@@ -300,10 +301,50 @@ def test_views_that_agree_cost_nothing_more_and_others_do() -> None:
     views = torch.randn(2, 7, 5).log_softmax(2).requires_grad_()
     p, q = views[0].exp(), views[1].exp()
     both = [(p * (views[0] - views[1]))[:6].sum(), (q * (views[1] - views[0]))[:6].sum()]
-    found = Objective._disagreement(views, torch.tensor([6, 6]), [torch.arange(30)] * 2)
+    found = Objective._disagreement(views, views.detach().flip(0), torch.tensor([6, 6]), [torch.arange(30)] * 2)
     torch.testing.assert_close(found, sum(both) / 60)
     (gradient,) = torch.autograd.grad(found, views)  # of log q in -p log q: each view is a target of the other one
     torch.testing.assert_close(gradient[:, :6], torch.stack([-q, -p])[:, :6] / 60)
+
+
+def test_a_teacher_counts_by_how_much_it_disagrees() -> None:
+    torch.manual_seed(1)
+    batch = Batch(0.1 * torch.randn(2, 20_000), torch.tensor([20_000, 15_000]), {"letters": [torch.arange(1, 23)] * 2})
+    model, other = tiny_model(), tiny_model(seed=1)
+    heads = {"letters": 1.0}
+
+    def loss(teacher: AcousticModel | None, **changes: Any) -> float:
+        taught = Objective(model.eval(), TrainConfig(augment=PLAIN, head_weights=heads, **changes), teacher)
+        return float(taught(batch, torch.default_generator).detach())
+
+    alone = loss(None)
+    assert loss(copy.deepcopy(model), teaching=1.0) == pytest.approx(alone, rel=1e-5)  # of one mind
+    once, twice = (loss(other, teaching=weight) - alone for weight in (1.0, 2.0))
+    assert once > 1e-3
+    assert twice == pytest.approx(2.0 * once, rel=1e-4)
+    assert loss(other, teaching=1.0, consistency=0.2) == pytest.approx(alone + once, rel=1e-4)
+
+
+def test_a_teacher_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(StreamasrError, match=r"the teacher has frames of \(samples\) 960, the student 640"):
+        Objective(tiny_model(), TrainConfig(teaching=1.0), tiny_model(strides=[3, 2]))
+    for teacher, weight, there in ((None, 0.5, "no"), (tiny_model(), 0.0, "a")):
+        with pytest.raises(ManifestError, match=f"teaching is {weight:g} and there is {there} teacher"):
+            Objective(tiny_model(), TrainConfig(teaching=weight), teacher)
+
+
+def test_the_middle_layer_is_heard_in_time() -> None:
+    """A network whose upper half passes everything on: its middle says what its end says, at the same frames."""
+    model = tiny_model(lookahead=[2, 0, 0, 1])
+    for weights in (w for name in ("gru3", "gru4", "ahead4") for w in model.body.stages[name].parameters()):
+        torch.nn.init.zeros_(weights)
+    torch.nn.init.ones_(model.body.stages["ahead4"].weight[0])
+    features = torch.randn(2, 96, 80)
+    end, middle = objective(model, intermediate=0.3)._encode(features)
+    torch.testing.assert_close(end, model.encode(features), atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(middle[:, : end.shape[1]], end, atol=1e-5, rtol=0.0)
+    with pytest.raises(ManifestError, match="intermediate: needs two layers"):
+        objective(model, intermediate=0.3, truncate_s=1.0)
 
 
 def test_truncation_changes_gradients_and_not_outputs() -> None:

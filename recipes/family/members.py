@@ -24,6 +24,8 @@ class Member:
     says: str
     hours: float  # of the training speech, drawn by utterance
     config: TrainConfig
+    teacher: str | None  # the member that it learns from beside the texts
+    adapts: str | None  # the member that it is a layer over, which alone learns, by RTRL (recipes/adapt)
 
     def speech(self, whole: Corpus) -> Corpus:
         """What it learns from: of two members, the one with less has nothing that the other one has not."""
@@ -52,8 +54,9 @@ class Experiment:
             members = {}
             for name, own in values["member"].items():
                 says, hours = own.pop("says"), own.pop("hours", values["hours"])
+                others = own.pop("teacher", None), own.pop("adapts", None)
                 config = TrainConfig.from_dict(_over(values["base"], own), f"{path}, [member.{name}]")
-                members[name] = Member(name, says, hours, config)
+                members[name] = Member(name, says, hours, config, *others)
             results = path.parent / values["results"]
             return cls(Path(values["work"]), results, values["section"], members)
         except tomllib.TOMLDecodeError as error:

@@ -9,9 +9,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from recipes.family.adapted import adapt
 from recipes.family.members import FAMILY, Experiment
 from recipes.mini.data import HEADS, corpus
 from recipes.program import run
+from streamasr.errors import ManifestError
+from streamasr.training.checkpoint import epochs, load_model
 from streamasr.training.loop import Trainer, start_processes
 
 
@@ -34,10 +37,18 @@ def main() -> None:
             config = replace(config, minutes=arguments.minutes)
         if arguments.seed is not None:
             name, config = f"{name}-{arguments.seed}", replace(config, seed=arguments.seed)
-        folder = (arguments.work or experiment.work) / name
+        work = arguments.work or experiment.work
+        folder = work / name
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{name}: {member.says}", flush=True)
-        Trainer(config, HEADS, member.speech(speech), folder).run()
+        other = member.teacher or member.adapts
+        if other and not epochs(work / other):
+            raise ManifestError(f"{name} needs {other}, which has not been trained in {work}: train that one first")
+        model = load_model(epochs(work / other)[-1:]) if other else None
+        if model and member.adapts:
+            adapt(model, member.speech(speech), config, folder)
+        else:
+            Trainer(config, HEADS, member.speech(speech), folder, teacher=model).run()
 
 
 if __name__ == "__main__":

@@ -26,12 +26,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder for checkpoints and the log")
     parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
     parser.add_argument("--init", type=Path, metavar="BUNDLE", help="a new run begins with this model's weights")
+    parser.add_argument("--teacher", type=Path, metavar="BUNDLE", help="a model to learn from (`teaching` in --config)")
     arguments = parser.parse_args()
     start_processes()
     arguments.work.mkdir(parents=True, exist_ok=True)
     config = TrainConfig.read(arguments.config)
-    start = restore(read_bundle(arguments.init)) if arguments.init else None
-    Trainer(config, HEADS, corpus(arguments.shared, arguments.cache), arguments.work, start).run()
+    start, teacher = (restore(read_bundle(path)) if path else None for path in (arguments.init, arguments.teacher))
+    Trainer(config, HEADS, corpus(arguments.shared, arguments.cache), arguments.work, start, teacher).run()
 
 
 if __name__ == "__main__":

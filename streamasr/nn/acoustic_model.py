@@ -36,6 +36,8 @@ class ModelConfig:
     attention: int = 0  # frames of the past that the last layer's output looks back on
     adapter: bool = False  # a layer for one speaker below the heads (recipes/adapt)
     dropout: float = 0.0
+    variational: bool = False  # what is dropped stays so for a whole utterance
+    norm: str = "layer"  # before each cell: layer or batch
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
@@ -116,14 +118,42 @@ class Join(Stage):
         return self.linear(x.reshape(x.shape[0], -1, self.linear.in_features)), {}
 
 
+class BatchNorm(nn.BatchNorm1d):
+    """Over all frames of a batch while it learns, with their running mean and variance after that (Ioffe 2015)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.num_batches_tracked = None  # a momentum is given, so nothing needs to be counted
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+class VariationalDropout(nn.Dropout1d):
+    """The same units are dropped in all frames of an utterance (Gal and Ghahramani 2016)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
+NORMS: dict[str, type[nn.LayerNorm] | type[BatchNorm]] = {"layer": nn.LayerNorm, "batch": BatchNorm}
+
+
+def make_norm(name: str, width: int) -> nn.Module:
+    """The normalisation called `name`; ValueError names those there are."""
+    if name not in NORMS:
+        raise ValueError(f"unknown norm '{name}': choose one of {', '.join(NORMS)}")
+    return NORMS[name](width)
+
+
 class RecurrentLayer(Stage):
     """x + cell(norm(x)): the residual path keeps deep stacks trainable."""
 
-    def __init__(self, cell: str, width: int, dropout: float) -> None:
+    def __init__(self, cell: str, width: int, dropout: float, variational: bool = False, norm: str = "layer") -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = make_norm(norm, width)
         self.cell = make_cell(cell, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = VariationalDropout(dropout) if variational else nn.Dropout(dropout)
 
     def state_specs(self) -> list[StateSpec]:
         return self.cell.state_specs()
@@ -225,9 +255,12 @@ def _body(config: ModelConfig) -> list[tuple[str, Stage]]:
         if joined > 1:
             body.append((f"join{number}", Join(width, joined)))
             ms *= joined
-        body.append((f"{config.cell}{number}", RecurrentLayer(config.cell, width, config.dropout)))
+        layer = RecurrentLayer(config.cell, width, config.dropout, config.variational, config.norm)
+        body.append((f"{config.cell}{number}", layer))
         if frames:
             body.append((f"ahead{number}", LookAhead(width, frames)))
+    if (config.variational or config.norm != "layer") and (config.both or config.attention):
+        raise ValueError("variational and norm are for layers that read forwards: not beside both or attention")
     if config.both:
         block, ahead = _frames("block_ms", config.block_ms, ms), _frames("ahead_ms", config.ahead_ms, ms)
         if ahead and not block:

@@ -59,6 +59,12 @@ class Chain(Stage):
                 raise ValueError(f"a delay of {self.delay} frames cannot pass a stride of {stage.stride}")
             self.delay = self.delay // stage.stride + stage.delay
 
+    def split(self, name: str) -> tuple[Chain, Chain]:
+        """The stages up to the one called `name`, and those after it: the same stages, two shorter chains."""
+        stages = list(self.stages.items())
+        cut = [own for own, _ in stages].index(name) + 1
+        return Chain(stages[:cut]), Chain(stages[cut:])  # type: ignore[arg-type]
+
     def state_specs(self) -> list[StateSpec]:
         return [
             StateSpec(f"{name}.{spec.name}", spec.shape)

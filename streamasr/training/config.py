@@ -34,6 +34,8 @@ class TrainConfig:
     head_weights: dict[str, float] = field(default_factory=lambda: {"letters": 1.0, "phones": 0.5})
     truncate_s: float = 0.0  # back-propagation stops after this much audio; 0: the whole utterance
     consistency: float = 0.0  # weight of CR-CTC, which hears every item twice; 0.2 is usual
+    teaching: float = 0.0  # weight of a teacher's opinion, where there is one; the texts count 1
+    intermediate: float = 0.0  # weight of what the heads make of the middle layer; 0.3 is usual
     checkpoint_minutes: float = 5.0
     kept_checkpoints: int = 5
     dev_utterances: int = 150  # for the curve; final numbers use all

@@ -52,6 +52,7 @@ class Trainer:
         corpus: Corpus,
         folder: Path,
         start: AcousticModel | None = None,  # whose weights a new run begins with
+        teacher: AcousticModel | None = None,  # whose opinion counts beside the texts (config.teaching)
     ) -> None:
         self.config = config
         self.corpus = corpus
@@ -65,7 +66,7 @@ class Trainer:
         self.dev = corpus.dev[:: max(1, len(corpus.dev) // config.dev_utterances)][self.rank :: self.world]
         self.dev_cache = AudioCache([u.audio for u in self.dev], corpus.cache)
         self.model = AcousticModel(ModelConfig.from_dict({"heads": heads, **config.model}))
-        self.objective = Objective(self.model, config)
+        self.objective = Objective(self.model, config, teacher)
         self.optimisers = make_optimisers(self.model, config.optimiser)
         self.epoch, self.batch, self.step, self.audio_s, self.spent_s, self.used_s = 0, 0, 0, 0.0, 0.0, 0.0
         if config.minutes and self.world > 1:

@@ -10,29 +10,39 @@ from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training import augment
 from streamasr.training.config import TrainConfig
 from streamasr.training.data import RATE, Batch
+from streamasr.training.teacher import Teacher
 
 
 class Objective(nn.Module):
     """The loss as a module, so that DistributedDataParallel can wrap it."""
 
-    def __init__(self, model: AcousticModel, config: TrainConfig) -> None:
+    def __init__(self, model: AcousticModel, config: TrainConfig, teacher: AcousticModel | None = None) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.teacher = None if teacher is None else Teacher(teacher, model)
+        if (teacher is None) == bool(config.teaching):
+            there = "no" if teacher is None else "a"
+            raise ManifestError(f"teaching is {config.teaching:g} and there is {there} teacher")
         if config.truncate_s and not model.block:
             raise ManifestError(
                 "truncate_s: layers that read a whole utterance backwards cannot learn from a part of it"
             )
         unit = (model.block or model.stride) // model.config.features.hop
         self.window = round(config.truncate_s * RATE / model.config.features.hop / unit) * unit or None
+        if config.intermediate and (self.window or set(model.config.join) - {1} or len(model.config.lookahead) < 2):
+            raise ManifestError(
+                "intermediate: needs two layers that read forwards, frames of one length and no truncate_s"
+            )
 
     def forward(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Weighted sum of each head's CTC loss (Graves et al. 2006) per target token.
 
         With `consistency`, every item is heard twice, masked and dropped out differently, and the difference
-        between the two opinions is part of the loss (CR-CTC, Yao et al. 2025).
+        between the two opinions is part of the loss (CR-CTC, Yao et al. 2025); with `teaching`, the difference from
+        what a teacher makes of the same audio, nothing masked (Hinton et al. 2015).
         """
-        model, consistency = self.model, self.config.consistency
+        model, consistency, teaching = self.model, self.config.consistency, self.config.teaching
         with torch.no_grad():
             audio = model.pad(batch.audio)
             features, _ = model.front.step(audio, model.front.zero_state(len(audio)))
@@ -40,17 +50,42 @@ class Objective(nn.Module):
             features, lengths = features.repeat(views, 1, 1), batch.lengths.repeat(views)
             features = augment.mask(features, lengths // model.config.features.hop, self.config.augment, rng)
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.config.bfloat16):
-            outputs = model.split_heads(model.encode(features, self.window).float())
+            encoded, middle = self._encode(features)
+        count = model.frames(batch.audio.shape[1])
+        outputs, early = (model.split_heads(y[:, :count].float()) for y in (encoded, middle))
         frames = (lengths + model.stride - 1) // model.stride
+        if self.teacher:
+            taught = {head: y.repeat(views, 1, 1) for head, y in self.teacher.opinion(batch.audio).items()}
         loss = features.new_zeros(())
         for head, weight in self.config.head_weights.items():
             targets = batch.targets[head] * views
             rows = [i for i, target in enumerate(targets) if target is not None]
             known = [target for target in targets if target is not None]
-            loss = loss + weight * self._ctc(outputs[head][rows], frames[rows], known)
+            own = outputs[head][rows]
+            loss = loss + weight * self._ctc(own, frames[rows], known)
+            if self.config.intermediate:
+                loss = loss + weight * self.config.intermediate * self._ctc(early[head][rows], frames[rows], known)
             if consistency:
-                loss = loss + weight * consistency * self._disagreement(outputs[head][rows], frames[rows], known)
+                other = own.detach().roll(len(own) // 2, dims=0)
+                loss = loss + weight * consistency * self._disagreement(own, other, frames[rows], known)
+            if teaching:
+                loss = loss + weight * teaching * self._disagreement(own, taught[head][rows], frames[rows], known)
         return loss
+
+    def _encode(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the whole network, and what its heads make of the middle layer (Lee and Watanabe 2021).
+
+        Without `intermediate`, the second are the first ones again.
+        """
+        model = self.model
+        if not self.config.intermediate:
+            return (y := model.encode(features, self.window)), y
+        recurrent = [name for name in model.body.stages if name.startswith(model.config.cell)]
+        lower, upper = model.body.split(recurrent[len(recurrent) // 2 - 1])
+        x, _ = lower.step(features, lower.zero_state(len(features)))
+        middle, _ = model.body.stages["heads"].step(x, {})  # type: ignore[operator]
+        y, _ = upper.step(x, upper.zero_state(len(features)))
+        return y[:, model.delay :], middle[:, lower.delay :]
 
     @staticmethod
     def _ctc(log_probs: Tensor, frames: Tensor, targets: list[Tensor]) -> Tensor:
@@ -63,11 +98,10 @@ class Objective(nn.Module):
         return losses / _tokens(targets)
 
     @staticmethod
-    def _disagreement(log_probs: Tensor, frames: Tensor, targets: list[Tensor]) -> Tensor:
-        """Kullback-Leibler divergence of each view from the other one, which is held fixed, per target token."""
+    def _disagreement(log_probs: Tensor, other: Tensor, frames: Tensor, targets: list[Tensor]) -> Tensor:
+        """Kullback-Leibler divergence from the `other` opinion, which is held fixed, per target token."""
         if not targets:
             return log_probs.sum() * 0.0
-        other = log_probs.detach().roll(len(log_probs) // 2, dims=0)
         divergence = (other.exp() * (other - log_probs)).sum(2)
         heard = torch.arange(log_probs.shape[1]) < frames[:, None]
         return (divergence * heard).sum() / _tokens(targets)

@@ -1,0 +1,61 @@
+"""A layer over another member, learned by RTRL from the same speech; the member below stays as it is."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from recipes.adapt.gradient import Label, Recording, by_rtrl
+from recipes.adapt.network import Adaptive
+from recipes.finetune.adapt import flushed_denormals
+from streamasr.nn.acoustic_model import AcousticModel
+from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
+from streamasr.training.config import TrainConfig
+from streamasr.training.data import RATE, AudioCache, encode_text
+from streamasr.training.loop import Corpus
+from streamasr.training.optimiser import learning_rate
+
+BATCH = 8  # recordings to a step
+
+
+@flushed_denormals()
+def adapt(model: AcousticModel, corpus: Corpus, config: TrainConfig, folder: Path) -> None:
+    """Learn for config.minutes of processor time, in one go; last.pt and epoch-1.pt in `folder`."""
+    path = folder / "last.pt"
+    if path.exists() and load_checkpoint(path)["used_s"] >= 60.0 * config.minutes:
+        return
+    torch.manual_seed(config.seed)
+    adaptive, order = Adaptive(model), random.Random(config.seed)
+    adapter, heads = adaptive.adapter, adaptive.model.config.heads
+    optimiser = torch.optim.Adam(adapter.parameters(), 0.0, betas=(0.9, 0.98))
+    cache = AudioCache([utterance.audio for utterance in corpus.train], corpus.cache)
+    began, audio_s, used_s, step, losses = time.process_time(), 0.0, 0.0, 0, 0.0
+    bar = tqdm(unit=" steps")
+    while used_s < 60.0 * config.minutes:
+        rate = learning_rate(config, step, used_s / (60.0 * config.minutes))
+        adapter.zero_grad(set_to_none=False)
+        for i in order.sample(range(len(cache)), BATCH):
+            pcm = cache.pcm[cache.ends[i] : cache.ends[i + 1]]
+            label = Label(0, adaptive.frames(len(pcm)), encode_text(corpus.train[i].text, heads, corpus.lexicon))
+            loss, gradient = by_rtrl(adaptive, Recording(adaptive.hear(pcm), (label,)))
+            for name, weights in adapter.named_parameters():
+                part = gradient[name] / BATCH
+                weights.grad = part if weights.grad is None else weights.grad.add_(part)
+            audio_s, losses = audio_s + len(pcm) / RATE, losses + loss / BATCH
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        if torch.isfinite(torch.nn.utils.clip_grad_norm_(adapter.parameters(), config.optimiser.clip_norm)):
+            optimiser.step()
+        step, used_s = step + 1, time.process_time() - began
+        bar.update()
+        bar.set_postfix_str(f"mean loss {losses / step:.3f}")
+    bar.close()
+    network = adaptive.model
+    values = {"config": config.to_dict(), "model_config": network.config.to_dict(), "model": network.state_dict()}
+    values |= {"audio_s": audio_s, "used_s": used_s, "spent_s": used_s}
+    for name in ("epoch-1.pt", "last.pt"):
+        save_checkpoint(folder / name, values)
