@@ -10,6 +10,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ torch = pytest.importorskip("torch")
 from streamasr.errors import ManifestError, StreamasrError  # noqa: E402
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig  # noqa: E402
 from streamasr.training import evaluation  # noqa: E402
-from streamasr.training.augment import AugmentConfig  # noqa: E402
+from streamasr.training.augment import AugmentConfig, reverberate  # noqa: E402
 from streamasr.training.checkpoint import load_checkpoint, load_model  # noqa: E402
 from streamasr.training.config import OptimiserConfig, TrainConfig  # noqa: E402
 from streamasr.training.data import AudioCache, Batch, BatchConfig, BatchDataset, encode_text, plan_epoch  # noqa: E402
@@ -156,8 +157,9 @@ def test_a_bad_key_of_a_configuration_is_named(toml: str, complaint: str, tmp_pa
         TrainConfig.read(tmp_path / "c.toml")
 
 
-def test_the_recipes_configuration_is_read() -> None:
-    config = TrainConfig.read(ROOT / "recipes" / "mini" / "config.toml")
+@pytest.mark.parametrize("recipe", ["mini", "tiny", "finetune"])
+def test_a_recipes_configuration_is_read(recipe: str) -> None:
+    config = TrainConfig.read(ROOT / "recipes" / recipe / "config.toml")
     assert TrainConfig.from_dict(config.to_dict(), "checkpoint") == config
 
 
@@ -213,6 +215,35 @@ def dataset(folder: Path, texts: list[str], seed: int = 1, **batch: Any) -> Batc
     return BatchDataset(
         utterances, cache, AudioCache([], folder / "cache"), HEADS, LEXICON, config, AugmentConfig(), (seed, 0)
     )
+
+
+def test_a_room_adds_echoes_and_changes_neither_place_nor_loudness() -> None:
+    audio = np.random.default_rng(1).standard_normal(4000).astype(np.float32)
+    np.testing.assert_allclose(reverberate(audio, np.ones(1, np.float32)), audio, atol=1e-5)
+    response = np.zeros(1001, np.float32)
+    response[[0, 1000]] = 1.0, 0.5
+    echoed = reverberate(audio, response)
+    expected = audio.copy()
+    expected[1000:] += 0.5 * audio[:-1000]
+    expected *= np.sqrt(np.mean(audio**2) / np.mean(expected**2))
+    np.testing.assert_allclose(echoed, expected, atol=1e-5)
+    assert not reverberate(np.zeros(10, np.float32), response).any()
+
+
+def test_rooms_are_heard_as_often_as_was_asked_for(tmp_path: Path) -> None:
+    response = np.zeros(400, np.float32)
+    response[[0, 399]] = 0.9
+    soundfile.write(tmp_path / "room.wav", response, RATE)
+    plain = dataset(tmp_path, ["ab", "cab", "ba"], noise_only=0.0)
+    rooms = AudioCache([tmp_path / "room.wav"], tmp_path / "cache")
+    for probability in (0.0, 1.0):
+        plain.rooms, plain.augmentation = None, replace(PLAIN, room_probability=probability)
+        dry = plain[0].audio
+        plain.rooms = rooms
+        assert torch.equal(plain[0].audio, dry) == (probability == 0.0)
+    config = TrainConfig(augment=AugmentConfig(room_probability=0.5))
+    with pytest.raises(StreamasrError, match="room_probability needs rooms"):
+        Trainer(config, HEADS, corpus(tmp_path, ["ab"]), tmp_path)
 
 
 def test_same_seed_same_batches(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from streamasr.training.lexicon import PHONES, read_lexicon
 from streamasr.training.loop import Corpus
 from streamasr.training.manifest import read_manifest
 
+ROOMS = Path("work/rooms")  # impulse responses written by recipes.mini.rooms
 TRAINED_G2P = Path("work/g2p/en.g2p")  # written by recipes.g2p.train
 LETTERS = [" ", "'", *string.ascii_lowercase]
 HEADS = {"letters": ["<blank>", *LETTERS], "phones": ["<blank>", *PHONES]}
@@ -49,7 +50,8 @@ def corpus(shared: Path, cache: Path) -> Corpus:
     g2p = G2p.open(g2p_file())
     unknown -= {word for u in dev for word in u.text.split()}
     lexicon |= {word: g2p.pronounce(word) for word in sorted(unknown)}
-    return Corpus(train=train, dev=dev, noise=noise_files(shared, held_out=False), lexicon=lexicon, cache=cache)
+    noise, rooms = noise_files(shared, held_out=False), sorted(ROOMS.glob("*.flac"))
+    return Corpus(train=train, dev=dev, noise=noise, lexicon=lexicon, cache=cache, rooms=rooms)
 
 
 LICENCES = (  # prefix of a source's name in the manifests, what it is, its licence

@@ -21,6 +21,7 @@ class AugmentConfig:
     gain_db: tuple[float, float] = (-18.0, 6.0)
     noise_probability: float = 0.3
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
+    room_probability: float = 0.0  # that speech sounds in a room with an echo, where there are responses of rooms
     edge_s: float = 0.4  # up to this much quiet before, between and after utterances
     frequency_masks: int = 2  # SpecAugment (Park et al. 2019)
     frequency_width: int = 12  # mel bands
@@ -53,6 +54,15 @@ def add_noise(audio: Samples, noise: Samples, config: AugmentConfig, rng: np.ran
         return audio
     snr = 10.0 ** (rng.uniform(*config.noise_snr_db) / 10.0)
     return audio + looped * np.float32(np.sqrt(float(np.mean(audio**2)) / (noise_power * snr)))
+
+
+def reverberate(audio: Samples, response: Samples) -> Samples:
+    """As it sounds in a room with this impulse response, whose first sample is the direct sound; as loud as before."""
+    size = len(audio) + len(response) - 1
+    spectrum = np.fft.rfft(audio, size) * np.fft.rfft(response, size)
+    echoed = np.fft.irfft(spectrum, size)[: len(audio)].astype(np.float32)
+    power = float(np.mean(echoed**2))
+    return echoed * np.float32(np.sqrt(float(np.mean(audio**2)) / power)) if power else echoed
 
 
 def quiet(config: AugmentConfig, rng: np.random.Generator) -> Samples:

@@ -146,9 +146,11 @@ class BatchDataset(Dataset[Batch]):
         batch: BatchConfig,
         augmentation: AugmentConfig,
         seed: tuple[int, ...],
+        rooms: AudioCache | None = None,  # impulse responses
     ) -> None:
         self.cache = cache
         self.noise = noise
+        self.rooms = rooms
         self.augmentation = augmentation
         self.seed = seed
         self.targets = [encode_text(utterance.text, heads, lexicon) for utterance in utterances]
@@ -176,6 +178,8 @@ class BatchDataset(Dataset[Batch]):
         if not item.utterances:
             parts.append(np.zeros(int(item.seconds * RATE), dtype=np.float32))
         audio = np.concatenate(parts)
+        if self.rooms and item.utterances and config.room_probability and rng.random() < config.room_probability:
+            audio = augment.reverberate(audio, self.rooms[int(rng.integers(len(self.rooms)))])
         if not item.utterances or rng.random() < config.noise_probability:
             noise = self.noise[int(rng.integers(len(self.noise)))] if len(self.noise) else np.zeros(1, dtype=np.float32)
             if not item.utterances:  # a level to set the noise against: a moderate speaker's

@@ -40,6 +40,7 @@ class Corpus:
     noise: Sequence[Path]
     lexicon: Lexicon
     cache: Path  # folder for decoded audio
+    rooms: Sequence[Path] = ()  # impulse responses that speech is heard through
 
 
 class Trainer:
@@ -62,7 +63,9 @@ class Trainer:
         torch.set_flush_denormal(True)  # decayed states would slow the arithmetic down
         torch.manual_seed(config.seed)
         self.cache = AudioCache([u.audio for u in corpus.train], corpus.cache)
-        self.noise = AudioCache(corpus.noise, corpus.cache)
+        self.noise, self.rooms = (AudioCache(paths, corpus.cache) for paths in (corpus.noise, corpus.rooms))
+        if config.augment.room_probability and not corpus.rooms:
+            raise StreamasrError("room_probability needs rooms; `python -m recipes.mini.rooms` makes some")
         self.dev = corpus.dev[:: max(1, len(corpus.dev) // config.dev_utterances)][self.rank :: self.world]
         self.dev_cache = AudioCache([u.audio for u in self.dev], corpus.cache)
         self.model = AcousticModel(ModelConfig.from_dict({"heads": heads, **config.model}))
@@ -126,6 +129,7 @@ class Trainer:
             self.config.batch,
             self.config.augment,
             (self.config.seed, self.epoch),
+            self.rooms,
         )
 
     def _batches(self, dataset: BatchDataset, per_rank: int) -> Iterator[Batch]:

@@ -1,0 +1,1 @@
+"""A sibling of the bundled model for the smallest boards: fewer than a million parameters."""
