@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from export.onnx import make_bundle
@@ -59,29 +60,53 @@ def choose_average(checkpoints: Sequence[Path], data: Corpus) -> AcousticModel:
     return best[1]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder of the run")
-    parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
-    parser.add_argument("--out", type=Path, default=BUNDLED)
-    arguments = parser.parse_args()
-    checkpoints = epochs(arguments.work)
+@dataclass(frozen=True)
+class Place:
+    """Where a build reads and writes."""
+
+    work: Path  # folder of the run
+    out: Path  # of the bundle
+    results: Path  # the document with a section `int8`
+    shared: Path
+    cache: Path
+
+    @classmethod
+    def from_arguments(cls, doc: str | None, work: Path, out: Path, results: Path) -> Place:
+        """The command line, with these defaults."""
+        parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--shared", type=Path, default=Path("../shared"))
+        parser.add_argument("--work", type=Path, default=work, help="folder of the run")
+        parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
+        parser.add_argument("--out", type=Path, default=out)
+        given = parser.parse_args()
+        return cls(given.work, given.out, results, given.shared, given.cache)
+
+
+def build(
+    place: Place, words: tuple[Path, Path, Path], beam: BeamConfig, recurrent: tuple[Path, Rescoring] | None
+) -> None:
+    """All of it."""
+    checkpoints = epochs(place.work)
     if not checkpoints:
-        raise StreamasrError(f"{arguments.work}: no epoch-*.pt there; run recipes.mini.train first")
-    if missing := [str(path) for path in WORDS if not path.exists()]:
+        raise StreamasrError(f"{place.work}: no epoch-*.pt there; run recipes.mini.train first")
+    if missing := [str(path) for path in words if not path.exists()]:
         raise StreamasrError(f"{', '.join(missing)}: not there; run recipes.g2p.train and recipes.lm.build first")
-    model = choose_average(checkpoints, corpus(arguments.shared, arguments.cache))
-    bundle = make_bundle(model, arguments.out, arguments.out.name, speech_sources(arguments.shared))
-    print(f"{arguments.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
-    add_words(arguments.out, "phones", WORDS, BEAM)
-    if RECURRENT.exists():
-        add_recurrent(arguments.out, RECURRENT, RESCORING)
-    _, report = quantize(arguments.out, arguments.shared / "speech" / "dev.jsonl", most=COMPARED)
+    model = choose_average(checkpoints, corpus(place.shared, place.cache))
+    bundle = make_bundle(model, place.out, place.out.name, speech_sources(place.shared))
+    print(f"{place.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
+    add_words(place.out, "phones", words, beam)
+    if recurrent:
+        add_recurrent(place.out, *recurrent)
+    _, report = quantize(place.out, place.shared / "speech" / "dev.jsonl", most=COMPARED)
     print("\n".join(report))
-    write_section(Path(__file__).parent / "RESULTS.md", "int8", "\n".join(report))
-    tune(arguments.out, arguments.shared)
-    write_card(arguments.out)
+    write_section(place.results, "int8", "\n".join(report))
+    tune(place.out, place.shared)
+    write_card(place.out)
+
+
+def main() -> None:
+    place = Place.from_arguments(__doc__, Path("work/mini"), BUNDLED, Path(__file__).parent / "RESULTS.md")
+    build(place, WORDS, BEAM, (RECURRENT, RESCORING) if RECURRENT.exists() else None)
 
 
 if __name__ == "__main__":
