@@ -20,7 +20,7 @@ from export.restore import restore
 from recipes.adapt.labels import LEAST, recordings
 from recipes.adapt.learn import LearnConfig, learn
 from recipes.adapt.network import Adaptive
-from recipes.finetune.__main__ import KEPT_BACK, number
+from recipes.finetune.__main__ import KEPT_BACK, common_arguments, number
 from recipes.finetune.report import measure, results, table
 from recipes.finetune.tune import split, within
 from recipes.finetune.write import check, write
@@ -35,24 +35,14 @@ LEARN = LearnConfig()
 
 
 def read_arguments(line: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.adapt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common_arguments("python -m recipes.adapt", __doc__)
     add = parser.add_argument
-    add("bundle", type=Path, metavar="BUNDLE")
-    add("manifest", type=Path, metavar="MANIFEST")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="the new bundle")
-    add("--minutes", type=number(float, 0.0), help="use at most so much of the manifest")
-    add("--hold-out", type=number(int, 2), default=10, metavar="N", help="keep back every Nth line (default: 10)")
     add("--finals", action="store_true", help="learn from what the recogniser hears, where it is sure, not from texts")
     add("--least", type=number(float, 0.0, 1.0), default=LEAST, help=f"how sure, with --finals (default: {LEAST})")
-    add("--general", type=Path, metavar="MANIFEST", help="other speech, to see what is forgotten")
     add("--rate", type=number(float, 0.0), default=LEARN.rate, help=f"of learning (default: {LEARN.rate})")
     add("--epochs", type=number(int, 0), default=LEARN.epochs, help=f"at most so many (default: {LEARN.epochs})")
     add("--again", action="store_true", help="run the network for every pass: slow, and nothing of it is kept")
     add("--cache", type=Path, help="folder of decoded recordings, kept (default: one that is thrown away)")
-    add("--source", help="what the bundle calls the recordings (default: the manifest's name)")
-    add("--licence", default="not stated", help="of the recordings")
     return parser.parse_args(line)
 
 
