@@ -111,17 +111,22 @@ def read_config(arguments: argparse.Namespace) -> TrainConfig:
     return config
 
 
+def conclude(old: Bundle, new: Bundle, speech: Speech) -> None:
+    """Measure both, note in the new one what it reached, and print it."""
+    before, after = measure(old.folder, speech), measure(new.folder, speech)
+    write_bundle(replace(new, measured=results(after)))
+    print(f"\n{table(speech, before, after)}\n")
+    print("What was kept back also chose the epoch: other recordings may come out a little worse.")
+    print(f"{new.folder}: written")
+
+
 def main(line: Sequence[str] | None = None) -> None:
     arguments = read_arguments(sys.argv[1:] if line is None else line)
     start_processes()
     old, config = read_bundle(arguments.bundle), read_config(arguments)
     task, speech = read_task(old, arguments)
     new = finetune(old, arguments.out, task, config)
-    before, after = measure(arguments.bundle, speech), measure(arguments.out, speech)
-    write_bundle(replace(new, measured=results(after)))
-    print(f"\n{table(speech, before, after)}\n")
-    print("What was kept back also chose the epoch: other recordings may come out a little worse.")
-    print(f"{arguments.out}: written")
+    conclude(old, new, speech)
     if gone := sorted(old.graphs.keys() - new.graphs.keys()):
         print(f"It has no graph {', '.join(gone)}; `python -m export.quantize` makes int8 again.")
 
