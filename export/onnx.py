@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from export.graph import round_weights, write_graph
+from export.program import run
 from export.verify import TOLERANCE, difference
 from streamasr.bundle import (
     FORMAT,
@@ -91,23 +91,18 @@ def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[So
     return replace(bundle, folder=folder)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.onnx", description=__doc__)
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--name", help="name of the model (default: the folder's name)")
     arguments = parser.parse_args()
-    try:
-        model = load_model(arguments.checkpoints)
-        bundle = make_bundle(model, arguments.bundle, arguments.name or arguments.bundle.name, ())
-    except (StreamasrError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
+    model = load_model(arguments.checkpoints)
+    bundle = make_bundle(model, arguments.bundle, arguments.name or arguments.bundle.name, ())
     graph = bundle.graphs["fp32"]
     size = (arguments.bundle / graph.file).stat().st_size
     print(f"{arguments.bundle}: {size / 1e6:.1f} MB, differs from torch by {graph.parity:.1e} at most")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "export")

@@ -11,7 +11,6 @@ import contextlib
 import io
 import logging
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 import onnxruntime
 from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
+from export.program import run
 from export.verify import noise
 from streamasr.acoustic import AUDIO, LOG_PROBS, Acoustic
 from streamasr.bundle import Bundle, read_bundle
@@ -62,21 +62,16 @@ def _compare(bundle: Bundle, graph: str, path: Path) -> None:
         raise StreamasrError(f"{path.name} differs from the bundle's graph by {off:.1e}: not written")
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m export.ort", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("out", type=Path, metavar="OUT")
     arguments = parser.parse_args()
-    try:
-        for path in convert(read_bundle(arguments.bundle), arguments.out):
-            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    except (StreamasrError, OSError) as error:
-        print(f"ort: {error}", file=sys.stderr)
-        return 1
-    return 0
+    for path in convert(read_bundle(arguments.bundle), arguments.out):
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "ort")

@@ -8,7 +8,6 @@ point of word error, and becomes the bundle's default if it costs no more than a
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from export.calibrate import calibrate, products
 from export.int8 import Scale, write_int8
+from export.program import run
 from export.restore import restore
 from export.speech import read_speech
 from streamasr.acoustic import Acoustic
@@ -149,7 +149,7 @@ def quantize(
     return made, report
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m export.quantize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -158,16 +158,11 @@ def main() -> int:
     parser.add_argument("--keep", nargs="+", default=[], metavar="STAGE", help="stages that stay in fp32")
     parser.add_argument("--utterances", type=int, metavar="N", help="decide about the word error by N (default: all)")
     arguments = parser.parse_args()
-    try:
-        bundle, report = quantize(arguments.bundle, arguments.calibration, arguments.keep, arguments.utterances)
-    except (StreamasrError, OSError) as error:
-        print(f"quantize: {error}", file=sys.stderr)
-        return 1
+    bundle, report = quantize(arguments.bundle, arguments.calibration, arguments.keep, arguments.utterances)
     size = (bundle.folder / bundle.graphs["int8"].file).stat().st_size
     print("\n".join(report))
     print(f"{bundle.folder}: int8.onnx, {size / 1e6:.1f} MB; the default is {bundle.default}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "quantize")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import warnings
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from export.graph import OPSET
+from export.program import run
 from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.recurrent import ASKED, LOG_PROBS, NEW, WORD, WORDS, Recurrent, fingerprint
 from streamasr.errors import StreamasrError
@@ -167,7 +167,7 @@ def torch_scores(model: WordModel, sentence: list[int]) -> NDArray[np.float32]:
     return log_probs
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m export.recurrent", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -175,19 +175,14 @@ def main() -> int:
     parser.add_argument("lm", type=Path, metavar="LM", help="the n-gram model that it was trained with")
     parser.add_argument("out", type=Path, metavar="OUT")
     arguments = parser.parse_args()
-    try:
-        words = Ngram.open(arguments.lm).words
-        model = load_word_model(arguments.checkpoint)
-        write_recurrent(model, words, arguments.out)
-        print(
-            f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB, differs from torch by "
-            f"{difference(model, arguments.out, words):.1e} at most"
-        )
-    except (StreamasrError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
-    return 0
+    words = Ngram.open(arguments.lm).words
+    model = load_word_model(arguments.checkpoint)
+    write_recurrent(model, words, arguments.out)
+    print(
+        f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB, differs from torch by "
+        f"{difference(model, arguments.out, words):.1e} at most"
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "export")

@@ -7,11 +7,11 @@ first one. Several checkpoints are averaged. `streamasr transcribe --second-pass
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 from export.graph import round_weights, write_graph
+from export.program import run
 from export.verify import TOLERANCE, difference
 from streamasr.bundle import SECOND, Bundle, Graph, file_sha256, read_bundle, write_bundle
 from streamasr.errors import StreamasrError
@@ -45,22 +45,17 @@ def add_second(folder: Path, model: AcousticModel) -> Bundle:
     return bundle
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m export.second", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
     arguments = parser.parse_args()
-    try:
-        bundle = add_second(arguments.bundle, load_model(arguments.checkpoints))
-    except (StreamasrError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
+    bundle = add_second(arguments.bundle, load_model(arguments.checkpoints))
     size = (arguments.bundle / bundle.graphs[SECOND].file).stat().st_size
     print(f"{arguments.bundle}: {SECOND} {size / 1e6:.1f} MB, differs from torch by {bundle.graphs[SECOND].parity:.1e}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "export")

@@ -17,10 +17,10 @@ import onnx
 import torch
 from numpy.typing import NDArray
 
+from export.program import run
 from export.speech import read_speech
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, Graph, read_bundle
-from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 
 Samples = NDArray[np.float32]
@@ -104,21 +104,16 @@ def verify(bundle: Bundle, recordings: Sequence[Path]) -> list[str]:
     return problems
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m export.verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("audio", type=Path, nargs="*", metavar="AUDIO", help="recordings to hear (default: noise)")
     arguments = parser.parse_args()
-    try:
-        problems = verify(read_bundle(arguments.bundle), arguments.audio)
-    except (StreamasrError, OSError) as error:
-        problems = [str(error)]
-    for problem in problems:
-        print(f"verify: {problem}", file=sys.stderr)
-    return 1 if problems else 0
+    if problems := verify(read_bundle(arguments.bundle), arguments.audio):
+        sys.exit("\n".join(f"verify: {problem}" for problem in problems))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "verify")

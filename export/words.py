@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+from export.program import run
 from streamasr.bundle import (
     BeamConfig,
     Bundle,
@@ -62,19 +62,14 @@ def add_recurrent(folder: Path, graph: Path, config: Rescoring | None = None) ->
     return made
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.words", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("recurrent", type=Path, metavar="RNN")
     arguments = parser.parse_args()
-    try:
-        add_recurrent(arguments.bundle, arguments.recurrent)
-    except (StreamasrError, OSError) as error:
-        print(f"export: {error}", file=sys.stderr)
-        return 1
+    add_recurrent(arguments.bundle, arguments.recurrent)
     print(f"{arguments.bundle}: {(arguments.bundle / RECURRENT).stat().st_size / 1e6:.2f} MB of recurrent model added")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "export")

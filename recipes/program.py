@@ -1,19 +1,13 @@
-"""How every recipe ends: in one line where something is wrong, never in a traceback."""
+"""How every recipe ends."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
-from streamasr.errors import StreamasrError
+from export import program
 
 
 def run(main: Callable[[], None], interrupted: str = "interrupted; call the same command to go on") -> None:
-    """Call main; exit 1 with one line for what a person can mend, 130 for Ctrl-C, after saying `interrupted`."""
-    try:
-        main()
-    except (StreamasrError, OSError) as error:
-        sys.exit(f"{sys.argv[0]}: {error}")
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        sys.exit(130)
+    """As export.program.run, under the path that was called."""
+    program.run(main, sys.argv[0], interrupted)

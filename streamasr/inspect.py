@@ -23,20 +23,17 @@ def draw(recognizer: Recognizer, audio: str | Path, output: Path) -> None:
     """Transcribe a recording (its first minute) and draw it into `output`, a PNG, PDF or SVG."""
     try:
         import librosa
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise StreamasrError(f"inspect needs {error.name}: pip install 'streamasr[plot]'") from error
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
 
     samples = _read(audio, recognizer.bundle.sample_rate)
     seconds = len(samples) / recognizer.bundle.sample_rate
     tokens = recognizer.tokens
     probabilities = np.exp(recognizer.acoustic.whole(samples)[:, recognizer.head])
     finals = recognizer.transcribe(samples).finals
-    figure, axes = plt.subplots(
-        2, 1, figsize=(max(8.0, min(1.8 * seconds, 40.0)), 6.0), sharex=True, layout="constrained"
-    )
+    figure = Figure(figsize=(max(8.0, min(1.8 * seconds, 40.0)), 6.0), layout="constrained")
+    axes = figure.subplots(2, 1, sharex=True)
     mel = _log_mel(librosa, samples, recognizer.bundle.features)
     axes[0].imshow(mel, origin="lower", aspect="auto", extent=(0.0, seconds, 0, len(mel)), cmap="magma")
     axes[0].set(ylabel="mel band", title=Path(audio).name)
@@ -48,8 +45,6 @@ def draw(recognizer: Recognizer, audio: str | Path, output: Path) -> None:
         figure.savefig(output, dpi=80)
     except (OSError, ValueError) as error:
         raise OutputError(f"{output}: cannot be written: {error}") from error
-    finally:
-        plt.close(figure)
 
 
 def _read(audio: str | Path, rate: int) -> Floats:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from pathlib import Path
 
 from export.c.graph import read_network
 from export.c.tables import model_c, sizes_h
+from export.program import run
 from streamasr.bundle import read_bundle
 from streamasr.errors import StreamasrError
 
@@ -44,19 +44,14 @@ def write_c(bundle_folder: Path, folder: Path) -> None:
         file.writelines(model_c(bundle, network))
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.c", description="A bundle -> a recogniser in C99.")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the sources go; compile them with make")
     arguments = parser.parse_args()
-    try:
-        write_c(arguments.bundle, arguments.folder)
-    except (StreamasrError, OSError) as error:
-        print(f"export.c: {error}", file=sys.stderr)
-        return 1
+    write_c(arguments.bundle, arguments.folder)
     print(f"{arguments.folder}: run make there")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "export.c")

@@ -12,7 +12,6 @@ import argparse
 import json
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from export.program import run
 from streamasr.errors import StreamasrError
 
 CHECK = Path(__file__).parent / "check.c"
@@ -102,32 +102,27 @@ def row(target: Target, found: Heard, expected: Heard) -> str:
     return f"| {target.name} | {products} | {same} of {len(found.words)} | {off:.1e} | {found.size / 1e6:.2f} MB |"
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m export.c.cross", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("audio", type=Path, nargs="+", metavar="AUDIO")
     parser.add_argument("--most", type=int, help="so many recordings at most")
     arguments = parser.parse_args()
-    try:
-        recordings = read(arguments.audio)[: arguments.most]
-        with tempfile.TemporaryDirectory() as work:
-            expected = hear(HERE, arguments.folder, recordings, Path(work) / "here")
-            print("| processor | integer products | same words and times | log-probabilities off by | static program |")
-            print("|---|---|---|---|---|")
-            print(row(HERE, expected, expected))
-            for i, target in enumerate(OTHERS):
-                if missing := [need for need in (target.compiler, target.emulator[0]) if not shutil.which(need)]:
-                    print(f"| {target.name} | left out: no {', no '.join(missing)} | | | |")
-                else:
-                    found = hear(target, arguments.folder, recordings, Path(work) / str(i))
-                    print(row(target, found, expected), flush=True)
-                    if found.products != expected.products:
-                        raise StreamasrError(f"{target.name}: other integer products than on this machine")
-    except (StreamasrError, OSError) as error:
-        print(f"export.c.cross: {error}", file=sys.stderr)
-        return 1
-    return 0
+    recordings = read(arguments.audio)[: arguments.most]
+    with tempfile.TemporaryDirectory() as work:
+        expected = hear(HERE, arguments.folder, recordings, Path(work) / "here")
+        print("| processor | integer products | same words and times | log-probabilities off by | static program |")
+        print("|---|---|---|---|---|")
+        print(row(HERE, expected, expected))
+        for i, target in enumerate(OTHERS):
+            if missing := [need for need in (target.compiler, target.emulator[0]) if not shutil.which(need)]:
+                print(f"| {target.name} | left out: no {', no '.join(missing)} | | | |")
+            else:
+                found = hear(target, arguments.folder, recordings, Path(work) / str(i))
+                print(row(target, found, expected), flush=True)
+                if found.products != expected.products:
+                    raise StreamasrError(f"{target.name}: other integer products than on this machine")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main, "export.c.cross")

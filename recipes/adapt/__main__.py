@@ -20,14 +20,12 @@ from export.restore import restore
 from recipes.adapt.labels import LEAST, recordings
 from recipes.adapt.learn import LearnConfig, learn
 from recipes.adapt.network import Adaptive
-from recipes.finetune.__main__ import KEPT_BACK, number
-from recipes.finetune.report import measure, results, table
+from recipes.finetune.__main__ import KEPT_BACK, common_arguments, conclude, number
 from recipes.finetune.tune import split, within
 from recipes.finetune.write import check, write
 from recipes.program import run
-from streamasr.bundle import Source, read_bundle, write_bundle
+from streamasr.bundle import Source, read_bundle
 from streamasr.errors import StreamasrError
-from streamasr.training.data import RATE
 from streamasr.training.loop import start_processes
 from streamasr.training.manifest import read_manifest
 
@@ -35,24 +33,14 @@ LEARN = LearnConfig()
 
 
 def read_arguments(line: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.adapt", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = common_arguments("python -m recipes.adapt", __doc__)
     add = parser.add_argument
-    add("bundle", type=Path, metavar="BUNDLE")
-    add("manifest", type=Path, metavar="MANIFEST")
-    add("--out", type=Path, required=True, metavar="FOLDER", help="the new bundle")
-    add("--minutes", type=number(float, 0.0), help="use at most so much of the manifest")
-    add("--hold-out", type=number(int, 2), default=10, metavar="N", help="keep back every Nth line (default: 10)")
     add("--finals", action="store_true", help="learn from what the recogniser hears, where it is sure, not from texts")
     add("--least", type=number(float, 0.0, 1.0), default=LEAST, help=f"how sure, with --finals (default: {LEAST})")
-    add("--general", type=Path, metavar="MANIFEST", help="other speech, to see what is forgotten")
     add("--rate", type=number(float, 0.0), default=LEARN.rate, help=f"of learning (default: {LEARN.rate})")
     add("--epochs", type=number(int, 0), default=LEARN.epochs, help=f"at most so many (default: {LEARN.epochs})")
     add("--again", action="store_true", help="run the network for every pass: slow, and nothing of it is kept")
     add("--cache", type=Path, help="folder of decoded recordings, kept (default: one that is thrown away)")
-    add("--source", help="what the bundle calls the recordings (default: the manifest's name)")
-    add("--licence", default="not stated", help="of the recordings")
     return parser.parse_args(line)
 
 
@@ -61,8 +49,6 @@ def main(line: Sequence[str] | None = None) -> None:
     start_processes()
     old = read_bundle(arguments.bundle)
     check(old, arguments.out, None, None)
-    if old.sample_rate != RATE:
-        raise StreamasrError(f"{old.folder}: made for {old.sample_rate} Hz, training is for {RATE} Hz")
     alphabet = set(old.head("letters")[1][1:])
     utterances = read_manifest(arguments.manifest, alphabet)
     if arguments.minutes is not None:
@@ -82,12 +68,7 @@ def main(line: Sequence[str] | None = None) -> None:
         learn(model, own, judge, replace(LEARN, rate=arguments.rate, epochs=arguments.epochs))
     hours = round(sum(u.seconds for u in train) / 3600.0, 2)
     source = Source(arguments.source or arguments.manifest.stem, arguments.licence, hours)
-    new = write(model.model, old, arguments.out, source, None)
-    before, after = measure(arguments.bundle, speech), measure(arguments.out, speech)
-    write_bundle(replace(new, measured=results(after)))
-    print(f"\n{table(speech, before, after)}\n")
-    print("What was kept back also chose the epoch: other recordings may come out a little worse.")
-    print(f"{arguments.out}: written")
+    conclude(old, write(model.model, old, arguments.out, source, None), speech)
 
 
 if __name__ == "__main__":

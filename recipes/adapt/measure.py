@@ -21,9 +21,9 @@ from recipes.adapt.gradient import Recording, by_back_propagation, by_rtrl, by_t
 from recipes.adapt.labels import LEAST, recordings
 from recipes.adapt.learn import LearnConfig, Rule, learn
 from recipes.adapt.network import Adaptive
-from recipes.finetune.measure import EVERY, MINUTES, most_heard
+from recipes.finetune.measure import ten_minutes
 from recipes.finetune.report import Scores, Speech, measure, table
-from recipes.finetune.tune import split, within
+from recipes.finetune.tune import split
 from recipes.finetune.write import write
 from recipes.mini.data import LETTERS
 from recipes.program import run
@@ -176,13 +176,7 @@ def main() -> None:
     start_processes()
     old = read_bundle(arguments.bundle)
     dev = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)
-    (speaker,) = most_heard(dev, 1)
-    own = [u for u in dev if u.speaker == speaker]
-    ten = within(own, MINUTES)
-    speech = {
-        f"{speaker}, the rest": own[len(ten) :: arguments.every],
-        "other speakers of dev": [u for u in dev if u.speaker != speaker][:: EVERY * arguments.every],
-    }
+    ten, speech = ten_minutes(dev, arguments.every)
     with tempfile.TemporaryDirectory() as folder:
         text = compare(old, ten, speech, Path(folder))
     if arguments.every > 1:

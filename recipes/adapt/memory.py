@@ -108,19 +108,15 @@ def passes(model: Adaptive, one: Recording, wrong: Tensor) -> dict[str, Callable
 
 
 def plot(rows: Sequence[dict[str, float]], path: Path) -> None:
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(5, 3.5))
+    figure = Figure(figsize=(5, 3.5), layout="tight")
+    axes = figure.subplots()
     for name in rows[0]:
         axes.plot(LENGTHS_S, [row[name] for row in rows], marker="o", label=name)
     axes.set(xlabel="seconds of audio", ylabel="MB beyond the model", xscale="log", yscale="log")
     axes.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=80)
-    plt.close(figure)
 
 
 def main() -> None:

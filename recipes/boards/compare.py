@@ -36,8 +36,8 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = read_bundle(arguments.bundle)
     utterances = read_manifest(arguments.shared / "speech" / "test.jsonl", LETTERS)
-    clips = [soundfile.read(u.audio, dtype="int16")[0] for u in utterances[:: len(utterances) // arguments.clips]]
-    clips = clips[: arguments.clips]
+    chosen = utterances[:: len(utterances) // arguments.clips][: arguments.clips]
+    clips = [soundfile.read(u.audio, dtype="int16")[0] for u in chosen]
     audio = [clip.astype("<i2").tobytes() for clip in clips]
     recognizer = Recognizer(bundle, "int8", greedy=True)
     with tempfile.TemporaryDirectory() as name:
@@ -62,7 +62,7 @@ def main() -> None:
         if [tuple(word) for word in found.words[i]] == expected:
             same += 1
         else:
-            notes.append(_difference(utterances[i * (len(utterances) // arguments.clips)].audio.name, rows, ours))
+            notes.append(_difference(chosen[i].audio.name, rows, ours))
     lines = [
         f"{len(clips)} clips of test, {seconds / 60:.0f} minutes, {rate} Hz: words and times of {same} are equal. "
         f"Largest difference of log-probabilities above -10: median clip {np.median(off):.0e}, worst {max(off):.2f}.",

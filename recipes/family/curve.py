@@ -52,20 +52,16 @@ def main() -> None:
 
 def draw(hours: list[float], rates: list[float], slope: float, level: float, path: Path) -> None:
     """Both axes logarithmic."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4), layout="tight")
+    axes = figure.subplots()
     line = np.geomspace(min(hours), max(AHEAD))
     axes.loglog(line, 100 * np.exp(level + slope * np.log(line)), linestyle="--", label=f"hours ^ {slope:.2f}")
     axes.loglog(hours, [100 * rate for rate in rates], "o", label="measured")
     axes.set(xlabel="hours of speech", ylabel="greedy letter error on dev (%)")
     axes.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -121,12 +121,10 @@ def table(curves: dict[str, NDArray[np.float64]]) -> list[str]:
 
 def draw(curves: dict[str, NDArray[np.float64]], work: Path) -> None:
     """Left: through time. Right: over training, before clipping."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
+    figure = Figure(figsize=(11, 4), layout="tight")
+    left, right = figure.subplots(1, 2)
     for name, curve in curves.items():
         left.plot(np.arange(len(curve)) * 40, curve, label=name, linestyle="--" if "," in name else "-")
     left.set(xlabel="ms back", ylabel="what is left of the gradient", yscale="log", ylim=(1e-9, 1e6))
@@ -138,9 +136,7 @@ def draw(curves: dict[str, NDArray[np.float64]], work: Path) -> None:
     right.axhline(1.0, color="grey", linewidth=0.8)
     right.set(xlabel="step", ylabel="norm of the gradient before clipping at 1", yscale="log")
     right.legend(fontsize=7)
-    figure.tight_layout()
     figure.savefig(HERE / "gradients.png", dpi=100)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -179,12 +179,10 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 def draw(rows: Sequence[Row], path: Path) -> None:
     """Error against latency, of the members that differ in nothing else."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(7, 4))
+    figure = Figure(figsize=(7, 4), layout="tight")
+    axes = figure.subplots()
     shown = [
         row for row in rows if row.name.startswith(("latency-", "no-look", FIRST, SECOND)) and "-2" not in row.name
     ]
@@ -198,9 +196,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         )
     axes.set(xlabel="algorithmic latency (ms; at the right edge: the whole utterance)", ylabel="error on dev (%)")
     axes.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 def main() -> None:

@@ -40,9 +40,10 @@ def number(kind: Callable[[str], float], least: float, most: float = 1e9) -> Cal
     return parse
 
 
-def read_arguments(line: Sequence[str]) -> argparse.Namespace:
+def common_arguments(program: str, description: str | None) -> argparse.ArgumentParser:
+    """What recipes.adapt asks for as well."""
     parser = argparse.ArgumentParser(
-        prog="python -m recipes.finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=program, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("bundle", type=Path, metavar="BUNDLE")
@@ -50,8 +51,16 @@ def read_arguments(line: Sequence[str]) -> argparse.Namespace:
     add("--out", type=Path, required=True, metavar="FOLDER", help="the new bundle")
     add("--minutes", type=number(float, 0.0), help="use at most so much of the manifest")
     add("--hold-out", type=number(int, 2), default=10, metavar="N", help="keep back every Nth line (default: 10)")
-    add("--dev", type=Path, metavar="MANIFEST", help="keep back these instead")
     add("--general", type=Path, metavar="MANIFEST", help="other speech, to see what is forgotten")
+    add("--source", help="what the bundle calls the recordings (default: the manifest's name)")
+    add("--licence", default="not stated", help="of the recordings")
+    return parser
+
+
+def read_arguments(line: Sequence[str]) -> argparse.Namespace:
+    parser = common_arguments("python -m recipes.finetune", __doc__)
+    add = parser.add_argument
+    add("--dev", type=Path, metavar="MANIFEST", help="keep back these instead")
     add("--freeze", nargs="+", default=[], metavar="STAGE", help="does not learn: conv1, conv2, gru1, ...")
     add("--keep", type=number(float, 0.0, 1.0), default=KEEP, help=f"share of the old weights (default: {KEEP})")
     add("--alphabet", metavar="LETTERS", help="other letters; those that stay keep their weights")
@@ -60,8 +69,6 @@ def read_arguments(line: Sequence[str]) -> argparse.Namespace:
     add("--epochs", type=number(float, 0.0), help="at most so many")
     add("--rate", type=number(float, 0.0), help="of learning, at its highest")
     add("--patience", type=number(int, 0), default=PATIENCE, help="epochs without a better one before it stops")
-    add("--source", help="what the bundle calls the recordings (default: the manifest's name)")
-    add("--licence", default="not stated", help="of the recordings")
     return parser.parse_args(line)
 
 
@@ -104,17 +111,22 @@ def read_config(arguments: argparse.Namespace) -> TrainConfig:
     return config
 
 
+def conclude(old: Bundle, new: Bundle, speech: Speech) -> None:
+    """Measure both, note in the new one what it reached, and print it."""
+    before, after = measure(old.folder, speech), measure(new.folder, speech)
+    write_bundle(replace(new, measured=results(after)))
+    print(f"\n{table(speech, before, after)}\n")
+    print("What was kept back also chose the epoch: other recordings may come out a little worse.")
+    print(f"{new.folder}: written")
+
+
 def main(line: Sequence[str] | None = None) -> None:
     arguments = read_arguments(sys.argv[1:] if line is None else line)
     start_processes()
     old, config = read_bundle(arguments.bundle), read_config(arguments)
     task, speech = read_task(old, arguments)
     new = finetune(old, arguments.out, task, config)
-    before, after = measure(arguments.bundle, speech), measure(arguments.out, speech)
-    write_bundle(replace(new, measured=results(after)))
-    print(f"\n{table(speech, before, after)}\n")
-    print("What was kept back also chose the epoch: other recordings may come out a little worse.")
-    print(f"{arguments.out}: written")
+    conclude(old, new, speech)
     if gone := sorted(old.graphs.keys() - new.graphs.keys()):
         print(f"It has no graph {', '.join(gone)}; `python -m export.quantize` makes int8 again.")
 

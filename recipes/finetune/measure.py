@@ -38,6 +38,15 @@ def most_heard(utterances: Sequence[Utterance], speakers: int) -> list[str]:
     return [speaker for speaker, _ in milliseconds.most_common(speakers)]
 
 
+def ten_minutes(dev: Sequence[Utterance], every: int) -> tuple[list[Utterance], dict[str, list[Utterance]]]:
+    """Of the speaker who has the most; and what to test on, of which every so many-th: the rest, and the others."""
+    (speaker,) = most_heard(dev, 1)
+    own = [u for u in dev if u.speaker == speaker]
+    ten = within(own, MINUTES)
+    others = [u for u in dev if u.speaker != speaker][:: EVERY * every]
+    return ten, {f"{speaker}, the rest": own[len(ten) :: every], "other speakers of dev": others}
+
+
 def run_task(title: str, old: Bundle, given: Sequence[Utterance], speech: Speech, before: Scores) -> str:
     """Fine-tune on what is given, then measure on what is not."""
     train, held_out = split(given, 10)
@@ -64,19 +73,13 @@ def main() -> None:
     start_processes()
     old = read_bundle(arguments.bundle)
     dev, commands = (read_manifest(arguments.shared / "speech" / f"{n}.jsonl", LETTERS) for n in ("dev", "commands"))
-    (speaker,) = most_heard(dev, 1)
-    own = [u for u in dev if u.speaker == speaker]
-    ten = within(own, MINUTES)
-    speech = {
-        f"{speaker}, the rest": own[len(ten) :: arguments.every],
-        "commands, odd lines": commands[1 :: 2 * arguments.every],
-        "other speakers of dev": [u for u in dev if u.speaker != speaker][:: EVERY * arguments.every],
-    }
-    before = measure(arguments.bundle, speech)
-    first, second, general = speech
+    ten, speech = ten_minutes(dev, arguments.every)
+    _, general = speech
+    orders = {"commands, odd lines": commands[1 :: 2 * arguments.every], general: speech[general]}
+    before = measure(arguments.bundle, speech | orders)
     parts = [
-        run_task(speaker, old, ten, {name: speech[name] for name in (first, general)}, before),
-        run_task("Coffee orders", old, commands[::2], {name: speech[name] for name in (second, general)}, before),
+        run_task(ten[0].speaker, old, ten, speech, before),
+        run_task("Coffee orders", old, commands[::2], orders, before),
     ]
     text = "\n\n".join([f"{old.name} {old.version} (network {old.graphs['fp32'].sha256[:8]}).", *parts])
     if arguments.every > 1:

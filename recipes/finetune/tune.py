@@ -16,7 +16,6 @@ from recipes.finetune.write import check, write
 from streamasr.bundle import Bundle, Source
 from streamasr.errors import StreamasrError
 from streamasr.training.config import TrainConfig
-from streamasr.training.data import RATE
 from streamasr.training.loop import Corpus
 from streamasr.training.manifest import Utterance
 
@@ -42,8 +41,6 @@ class Task:
 def finetune(old: Bundle, folder: Path, task: Task, config: TrainConfig) -> Bundle:
     """Learn, and write a new bundle into `folder`."""
     check(old, folder, task.alphabet, task.lm)
-    if old.sample_rate != RATE:
-        raise StreamasrError(f"{old.folder}: made for {old.sample_rate} Hz, training is for {RATE} Hz")
     torch.manual_seed(config.seed)
     model = restore(old)
     if task.alphabet:

@@ -11,13 +11,16 @@ from export.words import add_words
 from streamasr.bundle import Bundle, Source, read_bundle, write_bundle
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
+from streamasr.training.data import RATE
 from streamasr.words import LEXICON
 
 
 def check(old: Bundle, folder: Path, alphabet: str | None, lm: Path | None) -> None:
-    """StreamasrError for what could not be written after all, before hours are spent on it."""
+    """StreamasrError for what could not be learned or written after all, before hours are spent on it."""
     if folder.exists():
         raise StreamasrError(f"{folder}: exists already and is not overwritten; name a new folder")
+    if old.sample_rate != RATE:
+        raise StreamasrError(f"{old.folder}: made for {old.sample_rate} Hz, training is for {RATE} Hz")
     if alphabet and old.search and old.search.head == "letters":
         raise StreamasrError(f"{old.folder}: its words are spelled in letters, so --alphabet would lose them")
     if lm:
