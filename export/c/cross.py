@@ -91,7 +91,10 @@ def read(paths: list[Path]) -> list[bytes]:
     for path in paths:
         lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else []
         files += [path.parent / json.loads(line)["audio"] for line in lines] if lines else [path]
-    return [soundfile.read(file, dtype="int16")[0].astype("<i2").tobytes() for file in files]
+    try:
+        return [soundfile.read(file, dtype="int16")[0].astype("<i2").tobytes() for file in files]
+    except soundfile.LibsndfileError as error:
+        raise StreamasrError(f"cannot be read as audio: {error}") from error
 
 
 def row(target: Target, found: Heard, expected: Heard) -> str:

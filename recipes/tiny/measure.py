@@ -1,0 +1,93 @@
+"""The sibling beside the bundled model: python -m recipes.tiny.measure [--write]
+
+Errors on dev and test, what the network asks of a processor, what all of it takes of memory and time on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from export.restore import restore
+from recipes.boards.expect import BOARDS, count, expected
+from recipes.mini import evaluate
+from recipes.mini.card import write_card
+from recipes.mini.data import LETTERS
+from recipes.mini.listen import Heard, Task, hear_all, read_16k
+from recipes.program import run
+from recipes.sections import write_section
+from recipes.tiny.bundle import BUNDLE, HERE
+from streamasr.bundle import read_bundle, write_bundle
+from streamasr.footprint import folder_bytes, transcribing_bytes
+from streamasr.recognizer import BUNDLED, load
+from streamasr.training.manifest import Utterance, read_manifest
+
+TIMED_S = 60  # of speech, for time and memory
+DECODERS = ("beam", "greedy")
+
+
+def heard_by(folder: Path, speech: dict[str, tuple[Utterance, ...]]) -> dict[str, dict[str, list[Heard]]]:
+    """Decoder -> split -> what it hears there."""
+    tasks = [Task(name == "greedy", utterances, frozenset()) for name in DECODERS for utterances in speech.values()]
+    found = iter(hear_all(folder, tasks))
+    return {name: {split: next(found) for split in speech} for name in DECODERS}
+
+
+def costs(folder: Path, speech: tuple[Utterance, ...]) -> list[tuple[str, str]]:
+    """Everything else that the table tells of a model."""
+    bundle = read_bundle(folder)
+    audio = np.concatenate([read_16k(utterance.audio) for utterance in speech[:: len(speech) // 20]])
+    audio = np.resize(audio, TIMED_S * bundle.sample_rate)
+    need, board = count(bundle), BOARDS[0]
+    rows = [
+        ("parameters", f"{sum(weights.numel() for weights in restore(bundle).body.parameters()):,}"),
+        ("int8 network, MB", f"{(folder / bundle.graphs['int8'].file).stat().st_size / 1e6:.2f}"),
+        ("all files, MB", f"{folder_bytes(folder) / 1e6:.1f}"),
+        ("million multiply-adds a second of audio", f"{(need.integer + need.floating) / 1e6:.0f}"),
+        (f"real-time factor of the network on a {board.name}, computed", f"{expected(need, board):.3f}"),
+    ]
+    for name in DECODERS:
+        recognizer = load(folder, greedy=name == "greedy")
+        began = time.process_time()
+        recognizer.transcribe(audio)
+        factor = (time.process_time() - began) / TIMED_S
+        memory = transcribing_bytes(folder, audio, bundle.sample_rate, *["--greedy"][: name == "greedy"]) / 1e6
+        rows += [(f"{name}: real-time factor here", f"{factor:.4f}"), (f"{name}: memory, MB", f"{memory:.0f}")]
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--write", action="store_true", help="into RESULTS.md, the sibling's card and bundle")
+    arguments = parser.parse_args()
+    speech = {
+        split: tuple(read_manifest(arguments.shared / "speech" / f"{split}.jsonl", LETTERS))
+        for split in ("dev", "test")
+    }
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for folder in (BUNDLE, BUNDLED):
+        heard, rows, measured = heard_by(folder, speech), [], {}
+        for name in DECODERS:
+            for split in speech:
+                words, letters = evaluate.count(heard[name][split])
+                rows.append((f"{split}, {name}: WER, CER %", f"{100 * words.rate:.1f}, {100 * letters.rate:.1f}"))
+            measured |= {f"{name}_{key}": value for key, value in evaluate.error_table(heard[name])[1].items()}
+        columns[folder.name] = rows + costs(folder, speech["dev"])
+        if arguments.write and folder == BUNDLE:
+            write_bundle(replace(read_bundle(BUNDLE), measured=measured))
+            write_card(BUNDLE)
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for cells in zip(*columns.values(), strict=True):
+        lines.append(f"| {cells[0][0]} | {' | '.join(value for _, value in cells)} |")
+    print("\n".join(lines))
+    if arguments.write:
+        write_section(HERE / "RESULTS.md", "measure", "\n".join(lines))
+
+
+if __name__ == "__main__":
+    run(main)
