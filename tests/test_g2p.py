@@ -224,3 +224,12 @@ def test_english_speaks_every_word(english: G2p, word: str) -> None:
     found = english.pronounce(word, 3)
     assert found
     assert all(phones and set(phones) <= set(PHONES) for phones in found)
+
+
+def test_what_is_heard_can_be_written(toy: G2p) -> None:
+    for syllables in (["ba", "fi"], ["shu", "lo", "ma"], ["ka"]):
+        phones = spoken(syllables)
+        ways = toy.write(phones, 3)
+        assert 1 <= len(set(ways)) == len(ways) <= 3
+        assert toy.pronounce(ways[0])[0] == phones
+    assert toy.write(spoken(["shu", "lo", "ma"])) == ["shuloma"]

@@ -14,6 +14,7 @@ import unicodedata
 import zlib
 from array import array
 from bisect import bisect_left
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +27,14 @@ from streamasr.errors import BundleError
 ALPHABET = "'abcdefghijklmnopqrstuvwxyz"
 MAGIC = b"streamasr g2p 1\n"
 BEAM = 12  # hypotheses kept after each letter; on dev 8 have 0.7 points more word errors, 48 have 0.1 fewer
+MOST_SILENT = 3  # letters in a row, as in "though"
 APOSTROPHES = {"’": "'", "‘": "'", "ʼ": "'"}
 # Letters that Unicode does not take apart into a base and a mark.
 FOLDS = str.maketrans(
     {**APOSTROPHES, "ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
 )
 
-Hypothesis = tuple[int, tuple[int, ...], tuple[int, ...]]  # cost, nodes of its contexts, phones
+Hypothesis = tuple[int, tuple[int, ...], tuple[int, ...]]  # cost, nodes of its contexts, phones (or letters)
 
 
 @dataclass(frozen=True)
@@ -115,45 +117,84 @@ class G2p:
         if missing:
             raise ValueError(f"'{word}': the model has never seen the letter '{missing[0]}'")
         found = self._search([ALPHABET.index(letter) for letter in letters], max(BEAM, 2 * n))
-        least = min(cost for cost, _, _ in found)
-        totals: dict[tuple[int, ...], float] = {}  # over the ways to share the same phones out, relative to the best
-        for cost, _, phones in found:
-            if phones:  # nobody says nothing
-                totals[phones] = totals.get(phones, 0.0) + math.exp(self.step * (least - cost))
-        if not totals:  # not in English, where every letter but the apostrophe can sound
+        best = [(phones, log_prob) for phones, log_prob in self._summed(found) if phones]  # nobody says nothing
+        if not best:  # not in English, where every letter but the apostrophe can sound
             raise ValueError(f"'{word}': every letter is silent, expected one that can be heard")
-        best = sorted(totals.items(), key=lambda item: (-item[1], item[0]))[:n]
-        return [([self.phones[p] for p in phones], math.log(total) - self.step * least) for phones, total in best]
+        return [([self.phones[p] for p in phones], log_prob) for phones, log_prob in best[:n]]
+
+    def _summed(self, found: list[Hypothesis]) -> list[tuple[tuple[int, ...], float]]:
+        """Log-probabilities of the different ones, over all ways to share letters and phones out; the best first."""
+        least = min((cost for cost, _, _ in found), default=0)
+        totals: dict[tuple[int, ...], float] = {}  # relative to the best
+        for cost, _, said in found:
+            totals[said] = totals.get(said, 0.0) + math.exp(self.step * (least - cost))
+        best = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+        return [(said, math.log(total) - self.step * least) for said, total in best]
 
     def _search(self, letters: list[int], beam: int) -> list[Hypothesis]:
         """Hypotheses of the whole word."""
         hypotheses: list[Hypothesis] = [(0, self._start, ())]
         for letter in letters:
             first, last = self._of_letter[letter].start, self._of_letter[letter].stop
-            grown = [new for hypothesis in hypotheses for new in self._grow(hypothesis, first, last)]
+            grown = [
+                (cost, contexts, hypothesis[2] + self.units[unit - 1].phones)
+                for hypothesis in hypotheses
+                for unit, cost, contexts in self._grow(hypothesis, first, last)
+            ]
             hypotheses = sorted(grown)[:beam]
-        return [new for hypothesis in hypotheses for new in self._grow(hypothesis, 0, 1)]
+        return self._ended(hypotheses)
 
-    def _grow(self, hypothesis: Hypothesis, first: int, last: int) -> list[Hypothesis]:
-        """A hypothesis and each of the units first..last-1; the longest context that knows a unit sets its cost."""
+    def _ended(self, hypotheses: list[Hypothesis]) -> list[Hypothesis]:
+        """What they are if the word ends."""
+        return [(cost, nodes, h[2]) for h in hypotheses for _, cost, nodes in self._grow(h, 0, 1)]
+
+    def write(self, phones: Sequence[str], n: int = 1) -> list[str]:
+        """The n best ways to write a word that is spoken so, best first; fewer of a short word, or of a strange one."""
+        heard = tuple(self.phones.index(phone) for phone in phones)
+        pools: list[list[Hypothesis]] = [[(0, self._start, ())], *([] for _ in heard)]  # by how many phones are written
+        for place in range(len(pools)):
+            newest = pools[place] = sorted(pools[place])[:BEAM]
+            for _ in range(MOST_SILENT):
+                worst = pools[place][-1][0] if len(pools[place]) == BEAM else math.inf
+                newest = sorted(new for new in self._written(newest, ()) if new[0] < worst)[:BEAM]
+                pools[place] = sorted(pools[place] + newest)[:BEAM]
+            for count in range(1, min(2, len(heard) - place) + 1):
+                pools[place + count] += self._written(pools[place], heard[place : place + count])
+        best = self._summed(self._ended(pools[-1]))[:n]
+        return ["".join(ALPHABET[letter] for letter in letters) for letters, _ in best]
+
+    def _written(self, hypotheses: list[Hypothesis], phones: tuple[int, ...]) -> list[Hypothesis]:
+        """Hypotheses of letters and each letter that stands for these phones."""
+        among = self._of_phones.get(phones, frozenset())
+        return [
+            (cost, contexts, hypothesis[2] + (self.units[unit - 1].letter,))
+            for hypothesis in hypotheses
+            for unit, cost, contexts in self._grow(hypothesis, 1, len(self.units) + 1, among)
+        ]
+
+    def _grow(
+        self, hypothesis: Hypothesis, first: int, last: int, among: Container[int] | None = None
+    ) -> list[tuple[int, int, tuple[int, ...]]]:
+        """Unit, cost and contexts of each of the units first..last-1, or those `among` these, after a hypothesis.
+
+        The longest context that knows a unit sets its cost.
+        """
         unit, offsets, costs, backoffs = self._views
-        spent, contexts, phones = hypothesis
+        spent, contexts, _ = hypothesis
         found: dict[int, tuple[int, list[int]]] = {}
         for node in contexts:  # longest first
             end = offsets[node + 1]
             child = bisect_left(unit, first, offsets[node], end)
             while child < end and unit[child] < last:
-                following = found.get(unit[child])
-                if following is None:
-                    following = found[unit[child]] = spent + costs[child], []
-                if offsets[child] < offsets[child + 1]:  # else nothing is known of what follows it
-                    following[1].append(child)
+                if among is None or unit[child] in among:
+                    following = found.get(unit[child])
+                    if following is None:
+                        following = found[unit[child]] = spent + costs[child], []
+                    if offsets[child] < offsets[child + 1]:  # else nothing is known of what follows it
+                        following[1].append(child)
                 child += 1
             spent += backoffs[node]
-        return [
-            (cost, (*nodes, 0), phones + self.units[place - 1].phones if place else phones)
-            for place, (cost, nodes) in found.items()
-        ]
+        return [(place, cost, (*nodes, 0)) for place, (cost, nodes) in found.items()]
 
     @cached_property
     def _views(self) -> tuple[array[int], array[int], array[int], array[int]]:
@@ -168,6 +209,14 @@ class G2p:
         """The units of each letter of ALPHABET."""
         letters = [-1] + [unit.letter for unit in self.units]
         return [range(bisect_left(letters, i), bisect_left(letters, i + 1)) for i in range(len(ALPHABET))]
+
+    @cached_property
+    def _of_phones(self) -> dict[tuple[int, ...], frozenset[int]]:
+        """The units of each sequence of phones."""
+        found: dict[tuple[int, ...], list[int]] = {}
+        for number, unit in enumerate(self.units, 1):
+            found.setdefault(unit.phones, []).append(number)
+        return {phones: frozenset(numbers) for phones, numbers in found.items()}
 
     @cached_property
     def _start(self) -> tuple[int, ...]:
