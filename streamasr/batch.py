@@ -42,12 +42,13 @@ class Job:
     lm: Path | None = None  # in place of the model's
     grammar: Path | None = None  # in place of both
     second_pass: bool = False
+    open_vocabulary: bool = False  # the model's words and any others
     hotwords: dict[str, float] = field(default_factory=dict)
 
     def load(self) -> Recognizer:
         """The recogniser that these files want."""
-        files = {"lm": self.lm, "grammar": self.grammar}
-        return load(self.model, self.graph, greedy=self.greedy, second_pass=self.second_pass, **files)
+        flags = {"second_pass": self.second_pass, "open_vocabulary": self.open_vocabulary}
+        return load(self.model, self.graph, greedy=self.greedy, lm=self.lm, grammar=self.grammar, **flags)
 
     def target(self, name: str) -> Path | None:
         """The file that `name`'s transcript goes to; None is standard output."""

@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--second-pass", action="store_true", help="read every utterance again when it has ended, backwards too"
         )
+        command.add_argument("--open-vocabulary", action="store_true", help="unknown words too, written as they sound")
     for command in (transcribe, live, inspect):
         command.add_argument("--graph", metavar="NAME", help="int8 or fp32 (default: the one the model prefers)")
     for command in (transcribe, live, inspect, bench):
@@ -146,6 +147,7 @@ def _transcribe(options: argparse.Namespace) -> int:
         lm=options.lm,
         grammar=options.grammar,
         second_pass=options.second_pass,
+        open_vocabulary=options.open_vocabulary,
         hotwords=dict(options.hotwords),
     )
     names: list[str] = options.audio
@@ -165,8 +167,8 @@ def _usage(message: str) -> int:
 
 
 def _load(options: argparse.Namespace) -> Recognizer:
-    files = {"lm": options.lm, "grammar": options.grammar}
-    return load(options.model, options.graph, greedy=options.greedy, second_pass=options.second_pass, **files)
+    flags = {"second_pass": options.second_pass, "open_vocabulary": options.open_vocabulary}
+    return load(options.model, options.graph, greedy=options.greedy, lm=options.lm, grammar=options.grammar, **flags)
 
 
 def _live(options: argparse.Namespace) -> int:

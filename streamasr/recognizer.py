@@ -14,6 +14,7 @@ from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.grammar import Grammar
 from streamasr.decoding.greedy import Greedy
 from streamasr.decoding.hypothesis import Decoder
+from streamasr.decoding.open_search import OpenSearch
 from streamasr.decoding.rejection import GrammarSearch
 from streamasr.errors import AudioError, BundleError
 from streamasr.events import Event, Final, Transcript
@@ -36,12 +37,15 @@ class Recognizer:
         lm: Path | None = None,
         grammar: Path | None = None,
         second_pass: bool = False,
+        open_vocabulary: bool = False,
     ) -> None:
         """As for `load`."""
         if sum((greedy, lm is not None, grammar is not None)) > 1:
             raise BundleError(
                 "expected one of greedy, a language model and a grammar, got several; leave the others out"
             )
+        if open_vocabulary and (greedy or grammar is not None):
+            raise BundleError("an open vocabulary goes with words to choose from: leave greedy and the grammar out")
         self.bundle = bundle
         self.acoustic = Acoustic(bundle, graph)
         head = bundle.search.head if bundle.search and not greedy else "letters"
@@ -51,8 +55,11 @@ class Recognizer:
         if grammar is not None:
             self.decoder = GrammarSearch(open_words(bundle), Grammar.open(grammar))
         elif bundle.search and not greedy:
-            words = open_words(bundle, lm)
-            self.decoder = BeamSearch(words, open_rescorer(bundle, words) if lm is None else None)
+            words = open_words(bundle, lm, open_vocabulary)
+            search = OpenSearch if open_vocabulary else BeamSearch
+            self.decoder = search(words, open_rescorer(bundle, words) if lm is None else None)
+        elif open_vocabulary:
+            raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; do without open_vocabulary")
         else:
             self.decoder = Greedy(self.tokens)
         second = None
@@ -126,6 +133,7 @@ def load(
     lm: str | Path | None = None,
     grammar: str | Path | None = None,
     second_pass: bool = False,
+    open_vocabulary: bool = False,
 ) -> Recognizer:
     """The bundled model, or the bundle in the folder `path`.
 
@@ -133,7 +141,8 @@ def load(
     lm: a language model made by `streamasr lm`, in place of the bundle's. grammar: a file of all the phrases that
     may be said; other speech comes out as `<other>`. greedy: letter by letter, without words. second_pass: when an
     utterance has ended, the bundle's second network reads it again, backwards too, and has the last word.
+    open_vocabulary: words that the language model lacks are heard too, and written as they sound.
     """
     bundle = read_bundle(BUNDLED if path is None else Path(path))
     files = {name: None if file is None else Path(file) for name, file in {"lm": lm, "grammar": grammar}.items()}
-    return Recognizer(bundle, graph, greedy=greedy, second_pass=second_pass, **files)
+    return Recognizer(bundle, graph, greedy=greedy, second_pass=second_pass, open_vocabulary=open_vocabulary, **files)

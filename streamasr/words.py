@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from streamasr.bundle import Bundle, WordSearch
@@ -11,21 +12,38 @@ from streamasr.decoding.recurrent import Recurrent
 from streamasr.decoding.rescore import Rescorer
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
+from streamasr.decoding.unknown import REWARD, Unknown
 from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.errors import BundleError
 
 LEXICON = ".lex"  # the suffix of a language model's spellings, beside it
 
 
-def open_words(bundle: Bundle, lm: Path | None = None) -> Vocabulary:
-    """The bundle's own words, or those of the language model `lm` (made by `streamasr lm`)."""
+def open_words(bundle: Bundle, lm: Path | None = None, unknown: bool = False) -> Vocabulary:
+    """The bundle's own words, or those of the language model `lm` (made by `streamasr lm`).
+
+    unknown: also any others, heard phone by phone.
+    """
     search = _search(bundle)
     own = _file(bundle, search, search.lm), _file(bundle, search, search.lexicon)
     model, lexicon = own if lm is None else (lm, lm.with_suffix(LEXICON))
     ngram, spellings = Ngram.open(model), Spellings.load(lexicon)
     if len(spellings.words) and spellings.words.max() >= len(ngram.words):
         raise BundleError(f"{lexicon}: spells words that {model} does not have; make both with `streamasr lm`")
-    return Vocabulary(ngram, spellings, speller(bundle, ngram, spellings), search.beam)
+    vocabulary = Vocabulary(ngram, spellings, speller(bundle, ngram, spellings), search.beam)
+    return with_unknown(bundle, vocabulary) if unknown else vocabulary
+
+
+def with_unknown(bundle: Bundle, vocabulary: Vocabulary, reward: float = REWARD) -> Vocabulary:
+    """These words and any others. reward: as for Unknown."""
+    search = _search(bundle)
+    tokens = bundle.head(search.head)[1]
+    model = G2p.open(_file(bundle, search, search.g2p))
+    if missing := set(tokens[1:]) - set(model.phones):
+        raise BundleError(f"{search.g2p}: cannot write {', '.join(sorted(missing))}; do without unknown words")
+    weight = search.beam.lm_weight
+    unknown = Unknown(tokens, vocabulary.spellings, model.write, weight, reward)
+    return replace(vocabulary, unknown=unknown)
 
 
 def open_rescorer(bundle: Bundle, vocabulary: Vocabulary) -> Rescorer | None:

@@ -47,7 +47,8 @@ The weights are released under the licence of streamasr; the attribution above m
 - Trained on a few hours of mostly read speech: spontaneous, noisy, far-field or strongly accented speech is recognised
   much worse than the figures above, which are for books read aloud.
 - English only, lower case, no punctuation, numbers as words.
-- Only the words of its lexicon, and hotwords, are found; another name comes out as words that sound like it.
+- Only the words of its lexicon, and hotwords, are found; another name comes out as words that sound like it, or with
+  `--open-vocabulary` as letters that do.
 - Not for decisions about people: it was not tested for equal quality across speakers.
 """
 

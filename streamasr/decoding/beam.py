@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamasr.bundle import Evidence
 from streamasr.decoding import links
-from streamasr.decoding.candidates import NEVER, Candidates, Floats, Ints, longer
+from streamasr.decoding.candidates import NEVER, Candidates, Floats, Ints, Names, longer, of_phones
 from streamasr.decoding.hypothesis import Hypothesis, Spoken
 from streamasr.decoding.links import Link
 from streamasr.decoding.prefixtree import ROOT
@@ -40,6 +40,7 @@ class BeamState:
     last: Ints  # token; BLANK: none yet
     lm: Ints
     history: NDArray[np.uint64]  # names the sequence of words
+    spelled: NDArray[np.uint64]  # (2, hypotheses): phones of the unknown word that is open, see unknown.py; 0: none is
     blank: Floats  # log-probability of alignments that end in the blank, and of those that end in `last`
     label: Floats
     prior: Floats  # weighted language model, word bonus
@@ -69,7 +70,7 @@ class BeamSearch:
 
     def with_phrases(self, bonuses: Mapping[str, float]) -> BeamSearch:
         """The same search with hotwords, in place of those it had: text -> log-probability given on top."""
-        return BeamSearch(self.vocabulary.with_phrases(bonuses), self.rescorer)
+        return type(self)(self.vocabulary.with_phrases(bonuses), self.rescorer)
 
     def adopt(self, state: BeamState) -> BeamState:
         """The state of a search with other phrases: what stands within one of those is forgotten."""
@@ -88,6 +89,7 @@ class BeamSearch:
             last=zero + BLANK,
             lm=zero + self.vocabulary.lm.start,
             history=np.ones(1, dtype=np.uint64),
+            spelled=np.zeros((2, 1), dtype=np.uint64),
             blank=none,
             label=none + NEVER,
             prior=none,
@@ -118,14 +120,18 @@ class BeamSearch:
         # Longer by a token: after the same token only alignments with a blank between count.
         of, token, child = self._tree.extend(state.node, tokens)
         grown = np.where(state.last[of] == token, state.blank[of], total[of]) + lp[token]
-        grown_rank = grown + state.prior[of] + self._hope[child]
+        spelled, grown_prior = self._spelled_on(state, of, token, child)
+        grown_rank = grown + grown_prior + self._hope[child]
         least = max(stay_rank.max(), grown_rank.max(initial=NEVER)) - self.config.width
         kept = np.flatnonzero(grown_rank >= least)
         of, token, child, grown, grown_rank = of[kept], token[kept], child[kept], grown[kept], grown_rank[kept]
+        spelled, grown_prior = spelled[:, kept], grown_prior[kept]
         # A word may end wherever one stands in the tree; then the next begins at the root.
         ending, word = self._tree.words(child)
         lm_score, worth, lm = self.vocabulary.score(state.lm[of[ending]], word)
-        end_prior = state.prior[of[ending]] + worth
+        end_prior = grown_prior[ending] + worth
+        if self.vocabulary.unknown:
+            end_prior += self.vocabulary.unknown.end(spelled[:, ending])
         end_rank = grown[ending] + end_prior
         kept = np.flatnonzero(end_rank >= least)
         ending, word, lm_score, lm = ending[kept], word[kept], lm_score[kept], lm[kept]
@@ -134,6 +140,7 @@ class BeamSearch:
 
         # All candidates: those that stay, those that grew, those that ended a word.
         source = np.concatenate([staying, of, of[ending]])
+        history = state.history[of[ending]] ^ of_phones(spelled[:, ending])
         open_, grew = source[: len(staying) + len(of)], np.arange(len(source)) >= len(staying)
         candidates = Candidates(
             source=source,
@@ -143,16 +150,24 @@ class BeamSearch:
             node=np.concatenate([state.node[staying], child, np.full(len(word), ROOT)]),
             last=np.concatenate([state.last[staying], token, token[ending]]),
             lm=np.concatenate([state.lm[open_], lm]),
-            history=np.concatenate([state.history[open_], longer(state.history[of[ending]], word)]),
+            history=np.concatenate([state.history[open_], longer(history, word)]),
+            spelled=np.concatenate([state.spelled[:, staying], spelled, np.zeros((2, len(word)), np.uint64)], axis=1),
             blank=np.concatenate([stay_blank[staying], np.full(len(of) + len(word), NEVER)]),
             label=np.concatenate([stay_label[staying], grown, grown[ending]]),
-            prior=np.concatenate([state.prior[open_], end_prior]),
+            prior=np.concatenate([state.prior[staying], grown_prior, end_prior]),
             rank=np.concatenate([stay_rank[staying], grown_rank, end_rank]),
         )
         letter_frame = state.frame if best_token != BLANK else state.letter_frame
         return self._settle(
             state, lp, letter_frame, candidates.merged(self.config.histories).best(self.config.hypotheses)
         )
+
+    def _spelled_on(self, state: BeamState, of: Ints, token: Ints, child: Ints) -> tuple[Names, Floats]:
+        """For hypotheses that grow by a token: their unknown words' phones, what they cost so far."""
+        if not self.vocabulary.unknown:
+            return state.spelled[:, of], state.prior[of]
+        spelled, worth = self.vocabulary.unknown.grow(state.spelled[:, of], token, self._tree.in_loop(child))
+        return spelled, state.prior[of] + worth
 
     def _without_pauses(self, state: BeamState) -> BeamState:
         """Nobody pauses for long within a word: then it was none, and the next one may begin."""
@@ -165,6 +180,7 @@ class BeamSearch:
             node=np.where(broken, ROOT, state.node),
             prior=state.prior - ABANDONED * broken,
             history=np.where(broken, longer(state.history, nothing), state.history),
+            spelled=np.where(broken, np.uint64(0), state.spelled),
         )
 
     def _settle(self, state: BeamState, lp: Floats, letter_frame: int, chosen: Candidates) -> BeamState:
@@ -192,6 +208,10 @@ class BeamSearch:
                 before.depth + 1 if before else 1,
                 int(chosen.history[i]),
             )
+        if self.vocabulary.unknown:
+            for i in np.flatnonzero(chosen.word == self.vocabulary.lm.unknown):
+                phones = self.vocabulary.unknown.name(state.spelled[:, source[i]], int(chosen.last[i]))
+                words[i] = replace(words[i], text=phones)
         return BeamState(
             frame=state.frame + 1,
             letter_frame=letter_frame,
@@ -199,6 +219,7 @@ class BeamSearch:
             last=chosen.last,
             lm=chosen.lm,
             history=chosen.history,
+            spelled=chosen.spelled,
             blank=chosen.blank,
             label=chosen.label,
             prior=chosen.prior,

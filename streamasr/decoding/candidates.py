@@ -26,6 +26,7 @@ class Candidates:
     last: Ints
     lm: Ints
     history: Names
+    spelled: Names  # (2, candidates)
     blank: Floats
     label: Floats
     prior: Floats
@@ -33,7 +34,7 @@ class Candidates:
 
     def take(self, places: Ints) -> Candidates:
         """Some of them."""
-        return Candidates(**{f.name: getattr(self, f.name)[places] for f in fields(self)})
+        return Candidates(**{f.name: getattr(self, f.name)[..., places] for f in fields(self)})
 
     def best(self, count: int) -> Candidates:
         """At most so many, those of the highest rank."""
@@ -49,7 +50,7 @@ class Candidates:
         place = (self.node.astype(np.uint64) << np.uint64(6)) | self.last.astype(np.uint64)
         future = (self.lm.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)) ^ (place * np.uint64(0x94D049BB133111EB))
         future ^= future >> np.uint64(31)
-        summed, places = self._summed((future ^ self.history) * np.uint64(0x9E3779B97F4A7C15))
+        summed, places = self._summed((future ^ self.history ^ of_phones(self.spelled)) * np.uint64(0x9E3779B97F4A7C15))
         future = future[places]
         order = np.lexsort((-summed.rank, future))
         begins = np.ones(len(order), dtype=bool)
@@ -75,6 +76,12 @@ class Candidates:
         chosen = self.take(order[leader])
         gained = np.logaddexp(blank, label) - np.logaddexp(chosen.blank, chosen.label)
         return replace(chosen, blank=blank, label=label, rank=chosen.rank + gained), order[leader]
+
+
+def of_phones(spelled: Names) -> Names:
+    """(2, Q) phones of unknown words -> (Q,) a number for each; 0 where there are none."""
+    number: Names = spelled[0] * np.uint64(0xD6E8FEB86659FD93) ^ spelled[1] * np.uint64(0xC2B2AE3D27D4EB4F)
+    return number
 
 
 def longer(history: Names, word: NDArray[np.int32]) -> Names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,8 @@ class PrefixTree:
             end = np.where(lengths == d + 1, above, end)
         parent, token = np.concatenate(parents), np.concatenate(tokens)
         self.token = token  # by which a node is entered
-        self.second_root: int | None = None  # words begin there too
+        self.roots: tuple[int, ...] = ()  # words begin there too
+        self.loop = range(0)  # nodes where an unknown word is
         self._first = np.searchsorted(parent[1:], np.arange(count)) + 1  # a node's first child
         self._children = np.zeros(count, dtype=np.uint64)
         np.bitwise_or.at(self._children, parent[1:], np.uint64(1) << token[1:].astype(np.uint64))
@@ -52,10 +54,24 @@ class PrefixTree:
             np.maximum.at(self.best, level, self.best[start - len(level) : start])
             start -= len(level)
 
-    def joined(self, spellings: Spellings, worth: NDArray[np.float32], first_word: int) -> PrefixTree:
-        """This tree with a second one beside it, whose words are numbered from `first_word` on."""
-        other, whole = PrefixTree(spellings, worth), copy.copy(self)
-        whole.second_root = count = len(self)
+    def with_loop(self, tokens: Sequence[int], word: int, worth: float) -> PrefixTree:
+        """This tree with nodes beside it for any sequence of these tokens; `word` ends at each of them."""
+        spellings = Spellings.of([bytes([token]) for token in tokens], [0] * len(tokens))
+        other = PrefixTree(spellings, np.array([worth], dtype=np.float32))
+        other._first[:], other._children[:] = 1, other._children[ROOT]
+        whole = self.joined(other, word)
+        whole.loop = range(len(self), len(whole))
+        return whole
+
+    def in_loop(self, nodes: Ints) -> NDArray[np.bool_]:
+        """(Q,) nodes -> which of them are of the loop."""
+        inside: NDArray[np.bool_] = (nodes >= self.loop.start) & (nodes < self.loop.stop)
+        return inside
+
+    def joined(self, other: PrefixTree, first_word: int) -> PrefixTree:
+        """This tree with another one beside it, whose words are numbered from `first_word` on."""
+        whole, count = copy.copy(self), len(self)
+        whole.roots = (*self.roots, count)
         whole.token = np.concatenate([self.token, other.token])
         whole._first = np.concatenate([self._first, other._first + count])
         whole._children = np.concatenate([self._children, other._children])
@@ -70,10 +86,10 @@ class PrefixTree:
     def extend(self, nodes: Ints, tokens: Ints) -> tuple[Ints, Ints, Ints]:
         """(Q,) nodes, (K,) ascending tokens -> which of Q, which token, which child, for every child there is."""
         source = None
-        if self.second_root is not None:  # whoever stands at one root stands at both
+        if self.roots:  # whoever stands at one root stands at all
             at_root = np.flatnonzero(nodes == ROOT)
-            source = np.concatenate([np.arange(len(nodes)), at_root])
-            nodes = np.concatenate([nodes, np.full(len(at_root), self.second_root)])
+            source = np.concatenate([np.arange(len(nodes)), *(at_root for _ in self.roots)])
+            nodes = np.concatenate([nodes, np.repeat(self.roots, len(at_root))])
         children = self._children[nodes]
         bits = np.uint64(1) << tokens.astype(np.uint64)
         of, by = np.nonzero(children[:, None] & bits)

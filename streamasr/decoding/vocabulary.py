@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice, product
 from typing import Protocol
@@ -15,6 +15,7 @@ from streamasr.bundle import BeamConfig
 from streamasr.decoding.prefixtree import PrefixTree
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
+from streamasr.decoding.unknown import Unknown
 from streamasr.errors import StreamError
 
 Ints = NDArray[np.int64]
@@ -69,11 +70,17 @@ class Vocabulary:
     config: BeamConfig
     phrases: tuple[Phrase, ...] = ()
     phrase_spellings: Spellings | None = None
+    unknown: Unknown | None = None  # None: words are the language model's and the phrases
 
     @cached_property
     def plain_tree(self) -> PrefixTree:
-        """Of the language model's words alone."""
-        return PrefixTree(self.spellings, self.config.lm_weight * self.lm.unigram + self.config.word_bonus)
+        """Of the language model's words alone, and the loop for unknown ones."""
+        worth = self.config.lm_weight * self.lm.unigram + self.config.word_bonus
+        tree, number = PrefixTree(self.spellings, worth), self.lm.unknown
+        if not self.unknown:
+            return tree
+        hope = self.config.lm_weight * max(float(self.lm.unigram[number]), self._rarest) + self.config.word_bonus
+        return tree.with_loop(range(1, len(self.unknown.tokens)), number, hope)
 
     @cached_property
     def tree(self) -> PrefixTree:
@@ -81,7 +88,8 @@ class Vocabulary:
         if self.phrase_spellings is None:
             return self.plain_tree
         worth = [self._worth(phrase, sum(map(self._unigram, phrase.words))) for phrase in self.phrases]
-        return self.plain_tree.joined(self.phrase_spellings, np.array(worth, dtype=np.float32), len(self.lm.words))
+        phrases = PrefixTree(self.phrase_spellings, np.array(worth, dtype=np.float32))
+        return self.plain_tree.joined(phrases, len(self.lm.words))
 
     def text(self, word: int) -> str:
         """How a word or phrase is written."""
@@ -93,6 +101,8 @@ class Vocabulary:
         known = len(self.lm.words)
         plain = np.where(words < known, words, np.int32(self.lm.unknown)) if self.phrases else words
         score, following = self.lm.score(states, plain)
+        if self.unknown:
+            score = np.where(words == self.lm.unknown, np.maximum(score, np.float32(self._rarest)), score)
         worth = self.config.lm_weight * score.astype(np.float64) + self.config.word_bonus
         for i in np.flatnonzero(words >= known) if self.phrases else ():
             phrase, state, total = self.phrases[words[i] - known], states[i : i + 1], 0.0
@@ -107,7 +117,12 @@ class Vocabulary:
 
     def _unigram(self, word: int) -> float:
         """A single unknown word is taken to be as rare as the rarest known one."""
-        return float(self.lm.unigram.min() if word == self.lm.unknown else self.lm.unigram[word])
+        return self._rarest if word == self.lm.unknown else float(self.lm.unigram[word])
+
+    @cached_property
+    def _rarest(self) -> float:
+        """The least log-probability of a known word; a model may hold that of unknown ones for impossible."""
+        return float(np.delete(self.lm.unigram, self.lm.unknown).min(initial=0.0))
 
     def with_phrases(self, bonuses: Mapping[str, float]) -> Vocabulary:
         """The same words with these phrases beside them, in place of those there were; a bonus for each."""
@@ -124,7 +139,7 @@ class Vocabulary:
             known = tuple(self.lm.number(word) for word in words)
             phrases.append(Phrase(" ".join(text.split()), known, float(bonus)))
         made = Spellings.of(spelled, numbers) if phrases else None
-        vocabulary = Vocabulary(self.lm, self.spellings, self.speller, self.config, tuple(phrases), made)
+        vocabulary = replace(self, phrases=tuple(phrases), phrase_spellings=made)
         vocabulary.__dict__["plain_tree"] = self.plain_tree  # made once for all
         return vocabulary
 
