@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -55,7 +56,11 @@ def adapt(model: AcousticModel, corpus: Corpus, config: TrainConfig, folder: Pat
         bar.set_postfix_str(f"mean loss {losses / step:.3f}")
     bar.close()
     network = adaptive.model
-    values = {"config": config.to_dict(), "model_config": network.config.to_dict(), "model": network.state_dict()}
+    values: dict[str, Any] = {
+        "config": config.to_dict(),
+        "model_config": network.config.to_dict(),
+        "model": network.state_dict(),
+    }
     values |= {"audio_s": audio_s, "used_s": used_s, "spent_s": used_s}
     for name in ("epoch-1.pt", "last.pt"):
         save_checkpoint(folder / name, values)
