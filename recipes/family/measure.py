@@ -26,6 +26,7 @@ from export.restore import restore
 from export.second import add_second
 from export.words import add_words
 from recipes.family.members import FAMILY, Experiment, Member
+from recipes.family.speed import read_speeds
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
@@ -124,7 +125,7 @@ def read_speech(shared: Path, every: int) -> Speech:
     return [(utterance.text, read_16k(utterance.audio)) for utterance in utterances]
 
 
-def measure(member: Member, folder: Path, speech: Speech) -> Row:
+def measure(member: Member, speed: float, folder: Path, speech: Speech) -> Row:
     """One trained member."""
     saved: dict[str, Any] = load_checkpoint(folder / "last.pt")
     bundle = export(folder)
@@ -133,7 +134,7 @@ def measure(member: Member, folder: Path, speech: Speech) -> Row:
         folder.name,
         member.says,
         count_parameters(saved),
-        saved["audio_s"] / saved["used_s"],
+        speed,
         latency_ms(bundle),
         real_time_factor(Acoustic(bundle), speech),
         (path / "fp32.onnx").stat().st_size / 1e6,
@@ -226,8 +227,9 @@ def main() -> None:
     experiment = Experiment.read(arguments.experiment)
     work = arguments.work or experiment.work
     speech = read_speech(arguments.shared, arguments.every)
+    speeds = read_speeds(experiment.work)
     tasks = [
-        (member, folder)
+        (member, speeds[member.name], folder)
         for member in experiment.choose(arguments.names)
         for folder in sorted(path for path in work.glob(f"{member.name}*") if _is_run(path, member.name))
     ]
@@ -249,7 +251,7 @@ def main() -> None:
         write_section(experiment.results, experiment.section, "\n".join(lines))
 
 
-def _measure_in_process(shared: Path, every: int, task: tuple[Member, Path]) -> Row:
+def _measure_in_process(shared: Path, every: int, task: tuple[Member, float, Path]) -> Row:
     start_processes()
     return measure(*task, read_speech(shared, every))
 
