@@ -436,7 +436,7 @@ def test_a_run_may_be_so_many_hours_of_audio(tmp_path: Path, monkeypatch: pytest
     trainer = Watched(config, HEADS, data, tmp_path)
     trainer.run()
     wanted_s = 3600.0 * config.heard_hours
-    assert wanted_s <= trainer.audio_s < wanted_s + 3.0  # a batch more at most
+    assert wanted_s <= trainer.audio_s < wanted_s + 11.0  # a batch more at most, and noise has up to 10 s
     again = Watched(config, HEADS, data, tmp_path)
     again.run()
     assert again.step == trainer.step
