@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from streamasr.errors import BundleError
 from streamasr.strict import StrictError, parse
 
-FORMAT = 3
+FORMAT = 4
 METADATA = "bundle.json"
 SECOND = "second"  # name of the graph, if there is one, that reads every utterance again when it has ended
 
@@ -82,11 +83,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a word: log-probabilities of its tokens, how many there are, its probability as language."""
+    """What speaks for a word: log-probabilities of its tokens and of silence, its probability as language."""
 
     mean_log_prob: float
     min_log_prob: float
     tokens: int
+    blank_log_prob: float  # mean over all frames from its first token to its last
     lm_log_prob: float = 0.0  # 0: nobody asked a language model
 
     @property
@@ -118,7 +120,14 @@ class Tuning:
 
     timing: Timing = Timing()
     confidence: ConfidenceModel = ConfidenceModel()
-    min_confidence: float = 0.0  # an utterance without any word of so much confidence is taken for noise
+    silence: float = 0.0  # where a word's blank_log_prob is above this, it may be none
+
+    def spoken(self, words: Iterable[Evidence]) -> bool:
+        """False for what is taken for noise: in each of these words the network believes too much in the blank.
+
+        Confidence cannot tell, since it says which word it is where somebody speaks.
+        """
+        return any(evidence.blank_log_prob <= self.silence for evidence in words)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from streamasr.bundle import Evidence
@@ -64,7 +64,7 @@ def pack(links: Sequence[Link | None]) -> Any:
             rows.append(
                 [
                     *(places[id(member.before)], member.text, member.first_frame, member.last_frame),
-                    [evidence.mean_log_prob, evidence.min_log_prob, evidence.tokens, evidence.lm_log_prob],
+                    list(astuple(evidence)),
                     *(member.begin, member.depth, member.name),
                 ]
             )
