@@ -148,7 +148,7 @@ class BeamConfig:
 
 @dataclass(frozen=True)
 class Rescoring:
-    """A recurrent language model that orders an utterance's likeliest texts anew when it ends."""
+    """A recurrent language model that orders an utterance's likeliest texts anew, at its end and while it goes on."""
 
     file: str
     states: tuple[StateSpec, ...]
@@ -156,6 +156,7 @@ class Rescoring:
     share: float = 0.5  # its own in the mixture of its probabilities with the n-gram model's
     lm_weight: float = 1.3  # of the mixture, and the bonus of a word, where they take the beam's place
     word_bonus: float = 1.0
+    decide: int = 0  # every so many frames words that ended as long ago become certain; 0: at the end alone
 
 
 @dataclass(frozen=True)
@@ -296,8 +297,8 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in search.files)
         conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
         if rescoring := search.rescoring:
-            conditions["search.rescoring: 0 < share < 1, hypotheses > 0"] = (
-                0.0 < rescoring.share < 1.0 and rescoring.hypotheses > 0
+            conditions["search.rescoring: 0 < share < 1, hypotheses > 0, decide >= 0"] = (
+                0.0 < rescoring.share < 1.0 and rescoring.hypotheses > 0 and rescoring.decide >= 0
             )
     conditions["default among the graphs"] = bundle.default in bundle.graphs
     conditions["tuning of the decoder 'greedy'"] = "greedy" in bundle.tuning

@@ -98,6 +98,7 @@ class BeamSearch:
         )
 
     def step(self, log_probs: NDArray[np.float32], state: BeamState) -> BeamState:
+        state = self._decided(state)
         lp = log_probs.astype(np.float64)
         total = np.logaddexp(state.blank, state.label)
         if lp[BLANK] >= self._skip:
@@ -153,6 +154,22 @@ class BeamSearch:
         return self._settle(
             state, lp, letter_frame, candidates.merged(self.config.histories).best(self.config.hypotheses)
         )
+
+    def _decided(self, state: BeamState) -> BeamState:
+        """What the rescorer makes of words that ended a while ago is not taken back: the other hypotheses end here.
+
+        To the n-gram model their futures are the same, so nothing else would ever decide between them.
+        """
+        every = self.rescorer.config.decide if self.rescorer else 0
+        if not every or state.frame % every:
+            return state
+        ended = [links.until(link, state.frame - every) for link in state.links]
+        if len({link and link.name for link in ended}) == 1:
+            return state
+        said = ended[self._ended(state)[0][0]]
+        if said is None:
+            return state
+        return _chosen(state, np.flatnonzero([links.begins(link, said) for link in state.links]))
 
     def _without_pauses(self, state: BeamState) -> BeamState:
         """Nobody pauses for long within a word: then it was none, and the next one may begin."""

@@ -48,6 +48,17 @@ def shared(links: Iterable[Link | None]) -> int:
     return next(iter(front.values())).depth if front else 0
 
 
+def until(link: Link | None, frame: int) -> Link | None:
+    """The last of these words that had ended before `frame`."""
+    return next((member for member in _back(link) if member.last_frame < frame), None)
+
+
+def begins(link: Link | None, beginning: Link) -> bool:
+    """True where these words begin with those."""
+    same = next((member for member in _back(link) if member.depth <= beginning.depth), None)
+    return same is not None and same.name == beginning.name
+
+
 def pack(links: Sequence[Link | None]) -> Any:
     """As JSON data, what is shared only once."""
     rows: list[Any] = []
