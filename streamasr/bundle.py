@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from streamasr.errors import BundleError
 from streamasr.strict import StrictError, parse
 
-FORMAT = 3
+FORMAT = 4
 METADATA = "bundle.json"
 SECOND = "second"  # name of the graph, if there is one, that reads every utterance again when it has ended
 
@@ -82,11 +83,12 @@ class Timing:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a word: log-probabilities of its tokens, how many there are, its probability as language."""
+    """What speaks for a word: log-probabilities of its tokens and of silence, its probability as language."""
 
     mean_log_prob: float
     min_log_prob: float
     tokens: int
+    blank_log_prob: float  # mean over all frames from its first token to its last
     lm_log_prob: float = 0.0  # 0: nobody asked a language model
 
     @property
@@ -118,7 +120,14 @@ class Tuning:
 
     timing: Timing = Timing()
     confidence: ConfidenceModel = ConfidenceModel()
-    min_confidence: float = 0.0  # an utterance without any word of so much confidence is taken for noise
+    silence: float = 0.0  # where a word's blank_log_prob is above this, it may be none
+
+    def spoken(self, words: Iterable[Evidence]) -> bool:
+        """False for what is taken for noise: in each of these words the network believes too much in the blank.
+
+        Confidence cannot tell, since it says which word it is where somebody speaks.
+        """
+        return any(evidence.blank_log_prob <= self.silence for evidence in words)
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ class BeamConfig:
 
 @dataclass(frozen=True)
 class Rescoring:
-    """A recurrent language model that orders an utterance's likeliest texts anew when it ends."""
+    """A recurrent language model that orders an utterance's likeliest texts anew, at its end and while it goes on."""
 
     file: str
     states: tuple[StateSpec, ...]
@@ -147,6 +156,7 @@ class Rescoring:
     share: float = 0.5  # its own in the mixture of its probabilities with the n-gram model's
     lm_weight: float = 1.3  # of the mixture, and the bonus of a word, where they take the beam's place
     word_bonus: float = 1.0
+    decide: int = 0  # every so many frames words that ended as long ago become certain; 0: at the end alone
 
 
 @dataclass(frozen=True)
@@ -287,8 +297,8 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in search.files)
         conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
         if rescoring := search.rescoring:
-            conditions["search.rescoring: 0 < share < 1, hypotheses > 0"] = (
-                0.0 < rescoring.share < 1.0 and rescoring.hypotheses > 0
+            conditions["search.rescoring: 0 < share < 1, hypotheses > 0, decide >= 0"] = (
+                0.0 < rescoring.share < 1.0 and rescoring.hypotheses > 0 and rescoring.decide >= 0
             )
     conditions["default among the graphs"] = bundle.default in bundle.graphs
     conditions["tuning of the decoder 'greedy'"] = "greedy" in bundle.tuning

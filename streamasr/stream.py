@@ -228,7 +228,7 @@ class Stream:
             return state  # another first word is under way; what is shown may yet be right
         stable = hypothesis.words[: hypothesis.stable] if self._engine.second is None else ()
         tuning = self._engine.tuning
-        if not any(tuning.confidence(word.evidence) >= tuning.min_confidence for word in stable):
+        if not tuning.spoken(word.evidence for word in stable):
             stable = ()  # it may be noise, which is taken back
         shown = hypothesis.text, " ".join(word.text for word in stable)
         if shown == state.shown:
@@ -255,7 +255,7 @@ class Stream:
         times = self._word_times(hypothesis.words, state.said_until, end)
         # A word that a jump of the clock lies in does not last as long as the jump.
         spans = [(s := self._seconds(start, state), s + (stop - start) / self._model_rate) for start, stop in times]
-        if max(confidences) < tuning.min_confidence:
+        if not tuning.spoken(word.evidence for word in hypothesis.words):
             if state.shown[0]:  # take it back
                 events.append(Partial("", spans[0][0], spans[-1][1]))
             return following

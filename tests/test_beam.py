@@ -182,6 +182,8 @@ def test_words_know_their_frames_and_what_speaks_for_them() -> None:
     assert [(w.text, w.first_frame, w.last_frame) for w in found.words] == [("ab", 2, 4), ("cc", 7, 10)]
     assert found.words[0].evidence.mean_log_prob == pytest.approx(np.log(0.997))
     assert found.words[0].evidence.tokens == 2
+    silence = [word.evidence.blank_log_prob for word in found.words]  # of "a-b" and "cc-c"
+    assert silence == pytest.approx([np.log(0.001) * 2 / 3, np.log(0.001) * 3 / 4], abs=0.01)
     spoken = decoder.spoken(state)
     assert spoken is not None
     assert (spoken.first_frame, spoken.quiet_frames) == (2, 3)

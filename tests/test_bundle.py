@@ -53,7 +53,7 @@ def bundle(tmp_path: Path) -> Bundle:
         },
         default="fp32",
         network={"width": 24, "lookahead": [1, 2, 0]},
-        tuning={"greedy": Tuning(Timing(start=-640, end=320), ConfidenceModel(bias=0.5), 0.2)},
+        tuning={"greedy": Tuning(Timing(start=-640, end=320), ConfidenceModel(bias=0.5), -0.2)},
         search=None,
         endpoint=(EndpointRule(0.8), EndpointRule(0.4, 15.0)),
         sources=(Source("LibriSpeech", "CC BY 4.0", 4.4),),
@@ -99,8 +99,8 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "list for an object": (lambda v: v.update(graphs=[]), r"graphs: expected an object, got \[\]"),
     "null": (lambda v: v.update(name=None), r"name: expected str, got None"),
     "token not text": (lambda v: v["heads"][0]["tokens"].append(7), r"heads\[0\]\.tokens\[3\]: expected str, got 7"),
-    "format of the future": (lambda v: v.update(format=4), "format 4, this version of streamasr reads format 3"),
-    "no format": (lambda v: v.pop("format"), "format None, this version of streamasr reads format 3"),
+    "format of the future": (lambda v: v.update(format=99), "format 99, this version of streamasr reads format 4"),
+    "no format": (lambda v: v.pop("format"), "format None, this version of streamasr reads format 4"),
 }
 
 
@@ -177,10 +177,19 @@ def test_the_checksum_names_graphs_and_tokens(bundle: Bundle) -> None:
 
 def test_confidence_is_a_probability() -> None:
     model = ConfidenceModel(bias=1.0, mean_log_prob=2.0, min_log_prob=1.0, tokens=0.1, lm_log_prob=0.2)
-    sure, unsure = model(Evidence(-0.015, -0.02, 2)), model(Evidence(-4.0, -8.0, 2))
+    sure, unsure = model(Evidence(-0.015, -0.02, 2, -4.0)), model(Evidence(-4.0, -8.0, 2, -0.1))
     assert 0.0 < unsure < 0.5 < sure < 1.0
-    assert model(Evidence(-0.5, -0.5, 2, -9.0)) < model(Evidence(-0.5, -0.5, 2, -1.0))
-    assert 0.0 < model(Evidence(-1e9, -1e9, 1)) < 1e-6
+    assert model(Evidence(-0.5, -0.5, 2, -1.0, -9.0)) < model(Evidence(-0.5, -0.5, 2, -1.0, -1.0))
+    assert 0.0 < model(Evidence(-1e9, -1e9, 1, -1.0)) < 1e-6
+
+
+def test_one_word_that_is_no_silence_makes_an_utterance() -> None:
+    doubtful, clear = Evidence(-0.1, -0.1, 2, -0.5), Evidence(-3.0, -5.0, 2, -2.0)
+    tuning = Tuning(silence=-1.0)
+    assert tuning.spoken([doubtful, clear])
+    assert not tuning.spoken([doubtful, doubtful])
+    assert not tuning.spoken([])
+    assert Tuning().spoken([Evidence(-9.0, -9.0, 1, 0.0)]), "nothing is noise unless a bundle says so"
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,11 @@ def sample() -> Any:
     return np.frombuffer((DATA / "sample.wav").read_bytes()[44:], dtype="<i2")
 
 
-def int8_bundle(model: Any, bundle: Bundle, folder: Path, min_confidence: float) -> Bundle:
+def int8_bundle(model: Any, bundle: Bundle, folder: Path, silence: float) -> Bundle:
     """`bundle` with an int8 graph, quick endpoints and all that tuning can say."""
     shutil.copytree(bundle.folder, folder)
     scales = calibrate(model, [(noise(3.0) / 32768.0).astype(np.float32)])
-    tuning = Tuning(Timing(-1000, 700), ConfidenceModel(2.0, 1.5, 0.3, 0.1), min_confidence)
+    tuning = Tuning(Timing(-1000, 700), ConfidenceModel(2.0, 1.5, 0.3, 0.1), silence)
     rules = (EndpointRule(0.3), EndpointRule(0.1, 0.7), EndpointRule(0.0, 1.5))
     made = add_graph(model, replace(bundle, folder=folder), scales, 0.0)
     made = replace(made, tuning={**bundle.tuning, "greedy": tuning}, endpoint=rules)
@@ -240,7 +240,7 @@ def test_cuts_other_streams_and_a_second_recording_change_nothing(
 def test_an_utterance_that_never_pauses_is_ended(toy: Built, tmp_path: Path) -> None:
     """Its memory is bounded by the last rule, which is added where a bundle has none."""
     shutil.copytree(toy.bundle.folder, tmp_path / "bundle")
-    tuning = {**toy.bundle.tuning, "greedy": replace(toy.bundle.tuning["greedy"], min_confidence=0.0)}
+    tuning = {**toy.bundle.tuning, "greedy": replace(toy.bundle.tuning["greedy"], silence=0.0)}
     bundle = replace(toy.bundle, folder=tmp_path / "bundle", endpoint=(EndpointRule(30.0),), tuning=tuning)
     write_bundle(bundle)
     built = build(bundle, tmp_path / "c", "-O1")

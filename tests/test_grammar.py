@@ -219,6 +219,8 @@ def test_other_speech_is_answered_as_such(tokens: str) -> None:
     spoken = [i for i, token in enumerate(tokens) if token != "-"]
     assert (word.text, word.first_frame, word.last_frame) == (OTHER, spoken[0], spoken[-1])
     assert word.evidence.mean_log_prob == pytest.approx(math.log(0.997))
+    silence = [float(row[0]) for row in certain(tokens)[spoken[0] : spoken[-1] + 1]]
+    assert word.evidence.blank_log_prob == pytest.approx(sum(silence) / len(silence))
     assert search.n_best(state, 3) == [(OTHER, pytest.approx(len(tokens) * math.log(0.997)))]
     after = search.next_utterance(state)
     assert search.spoken(after) is None

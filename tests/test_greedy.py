@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -50,6 +51,12 @@ def test_words_know_their_first_and_last_frames():
     assert [(w.text, w.first_frame, w.last_frame) for w in found.words] == [("ab", 2, 4), ("c", 9, 10)]
     assert [w.evidence.tokens for w in found.words] == [2, 1]
     assert Greedy(TOKENS).spoken(state) == Spoken(2, 1)
+
+
+def test_words_know_how_likely_silence_was_in_them():
+    said, blank = np.log(0.02), np.log(0.9)
+    found = hypothesis_of("--aa-b-- c--").words
+    assert [w.evidence.blank_log_prob for w in found] == pytest.approx([(3 * said + blank) / 4, said])
 
 
 def test_an_open_word_may_grow():

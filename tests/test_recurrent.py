@@ -65,7 +65,7 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("toy") / "toy"
     shutil.copytree(TOY, folder)
     exported(folder.parent / "toy.rnn", Ngram.open(TOY / "words.lm").words)
-    config = Rescoring("", (), hypotheses=10, share=0.9, lm_weight=2.0, word_bonus=3.0)
+    config = Rescoring("", (), hypotheses=10, share=0.9, lm_weight=2.0, word_bonus=3.0, decide=10)
     made = add_recurrent(folder, folder.parent / "toy.rnn", config)
     assert made.search is not None
     narrow = replace(made.search.beam, hypotheses=20, histories=2)  # wide enough for what the toy says
@@ -138,17 +138,34 @@ def test_hotwords_that_nobody_knows_keep_their_bonus(made_up: Recurrent) -> None
     assert hot.final(decode(hot, rows)).text == "bcb ab"
 
 
-def test_what_is_called_stable_is_not_taken_back(made_up: Recurrent) -> None:
-    settings = Rescoring("", (), share=0.9, lm_weight=3.0)
-    plain = search(memory=2, config=BeamConfig(hypotheses=15, width=10.0))
+@pytest.mark.parametrize("decide", [0, 1, 7])
+def test_what_is_called_stable_is_not_taken_back(made_up: Recurrent, decide: int) -> None:
+    settings = Rescoring("", (), share=0.9, lm_weight=3.0, decide=decide)
+    plain = search(memory=2, config=BeamConfig(hypotheses=15, width=10.0, histories=2))
     decoder = BeamSearch(plain.vocabulary, Rescorer(made_up, settings))
     for seed in range(10):
         state, stable = decoder.start(), []
         for row in emissions(seed, 40):
             state = decoder.step(row, state)
             found = decoder.hypothesis(state)
+            assert found.text.split()[: len(stable)] == stable
             stable = found.text.split()[: found.stable]
             assert decoder.final(state).text.split()[: len(stable)] == stable
+
+
+def test_words_become_certain_while_somebody_speaks(made_up: Recurrent) -> None:
+    waited = {}
+    for decide in (0, 5):
+        settings = Rescoring("", (), share=0.9, lm_weight=3.0, decide=decide)
+        plain = search(memory=1, config=BeamConfig(hypotheses=100, width=30.0, histories=10))
+        decoder = BeamSearch(plain.vocabulary, Rescorer(made_up, settings))
+        state, waited[decide] = decoder.start(), 0
+        for row in emissions(1, 40):
+            state = decoder.step(row, state)
+            found = decoder.hypothesis(state)
+            old = sum(word.last_frame < state.frame - 10 for word in found.words)
+            waited[decide] += old > found.stable
+    assert 5 * waited[5] < waited[0], "a word that another text lacks may still wait for the next decision"
 
 
 def test_it_has_the_last_word_and_streams_keep_the_law(toy_folder: Path) -> None:
@@ -211,7 +228,7 @@ def test_a_wrong_file_is_refused_in_one_line(toy_folder: Path, tmp_path: Path) -
         streamasr.load(tmp_path / "damaged")
 
 
-@pytest.mark.parametrize(("key", "value"), [("share", 1.0), ("share", 0.0), ("hypotheses", 0)])
+@pytest.mark.parametrize(("key", "value"), [("share", 1.0), ("share", 0.0), ("hypotheses", 0), ("decide", -1)])
 def test_weights_that_cannot_be_are_refused(toy_folder: Path, tmp_path: Path, key: str, value: float) -> None:
     shutil.copytree(toy_folder, tmp_path / "toy")
     path = tmp_path / "toy" / "bundle.json"

@@ -306,7 +306,7 @@ def test_a_refused_piece_leaves_the_stream_as_it_was(toy):
 
 
 def test_an_utterance_that_nobody_said_is_taken_back(toy):
-    tuning = {name: Tuning(min_confidence=1.1) for name in toy.bundle.tuning}  # nothing is that sure
+    tuning = {name: Tuning(silence=-1e9) for name in toy.bundle.tuning}  # nothing is that far from silence
     bundle = dataclasses.replace(toy.bundle, tuning=tuning)
     doubtful = streamasr.Recognizer(bundle, greedy=toy.tokens == bundle.head("letters")[1])
     events = events_of(doubtful, noise(0, 20.0), [640])

@@ -428,6 +428,20 @@ class Watched(Trainer):
         super()._report(loss, *rest)
 
 
+def test_a_run_may_be_so_many_hours_of_audio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends within an epoch, with the step that reaches them, whatever that step costs; and is then done."""
+    monkeypatch.setattr("streamasr.training.loop.plot_curve", lambda folder: None)
+    data = corpus(tmp_path / "speech", TEXTS)
+    config = TrainConfig(**RUN, heard_hours=1.3 * sum(u.seconds for u in data.train) / 3600.0)
+    trainer = Watched(config, HEADS, data, tmp_path)
+    trainer.run()
+    wanted_s = 3600.0 * config.heard_hours
+    assert wanted_s <= trainer.audio_s < wanted_s + 11.0  # a batch more at most, and noise has up to 10 s
+    again = Watched(config, HEADS, data, tmp_path)
+    again.run()
+    assert again.step == trainer.step
+
+
 def test_an_interrupted_run_goes_on_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamasr.training.loop.plot_curve", lambda folder: None)  # seconds of it, each epoch
     data = corpus(tmp_path / "speech", TEXTS)

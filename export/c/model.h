@@ -79,6 +79,6 @@ struct confidence {
 extern const char *const model_tokens[MODEL_TOKENS]; /* the blank first */
 extern const struct rule model_rules[MODEL_RULES];
 extern const struct confidence model_confidence;
-extern const double model_min_confidence; /* an utterance without any word of so much is taken for noise */
+extern const double model_silence; /* noise is what has the blank's mean log-probability above this in each word */
 
 #endif

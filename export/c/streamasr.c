@@ -16,6 +16,8 @@ struct evidence {
     int letters;
     double sum, lowest; /* log-probabilities of its letters but the last */
     double last;        /* of the last, in its best frame */
+    double blank;       /* of the blank, summed from the first letter to the last, */
+    double quiet;       /* and since */
 };
 
 struct sasr_stream {
@@ -34,6 +36,7 @@ struct sasr_stream {
     int64_t letter_frame; /* of the last letter */
     int open_word;        /* the next letter belongs to the last word */
     struct evidence evidence;
+    int spoken; /* somebody did speak, say the words but the last */
     char text[MODEL_TEXT];
     size_t n_text;
     sasr_word words[MODEL_WORDS]; /* while the utterance goes on, start and end are frames of letters */
@@ -50,7 +53,7 @@ static void next_utterance(sasr_stream *stream)
 {
     stream->n_words = stream->n_text = 0;
     stream->text[0] = '\0';
-    stream->open_word = stream->ended = stream->waiting = 0;
+    stream->open_word = stream->spoken = stream->ended = stream->waiting = 0;
 }
 
 static void start(sasr_stream *stream)
@@ -63,6 +66,7 @@ static void start(sasr_stream *stream)
     stream->zeros = MODEL_FLUSH;
     stream->closing = 0;
     stream->best = BLANK;
+    stream->evidence = (struct evidence){0};
     next_utterance(stream);
 }
 
@@ -77,6 +81,15 @@ static double confidence(const struct evidence *evidence)
     return 1.0 / (1.0 + exp(-(logit < -30.0 ? -30.0 : logit > 30.0 ? 30.0 : logit)));
 }
 
+/* The last word has ended. */
+static void end_word(sasr_stream *stream)
+{
+    sasr_word *word = &stream->words[stream->n_words - 1];
+    const double frames = (double)(word->end - word->start + 1);
+    word->confidence = confidence(&stream->evidence);
+    stream->spoken |= stream->evidence.blank / frames <= model_silence;
+}
+
 /* Cannot overflow: each frame gives one letter or one space at most, and a rule ends every utterance. */
 static void append(sasr_stream *stream, const char *text)
 {
@@ -89,7 +102,7 @@ static void append(sasr_stream *stream, const char *text)
 static void new_word(sasr_stream *stream, int64_t frame)
 {
     if (stream->n_words) {
-        stream->words[stream->n_words - 1].confidence = confidence(&stream->evidence);
+        end_word(stream);
         append(stream, " ");
     }
     assert(stream->n_words < MODEL_WORDS);
@@ -97,7 +110,7 @@ static void new_word(sasr_stream *stream, int64_t frame)
     word->text = stream->text + stream->n_text;
     word->length = 0;
     word->start = frame;
-    stream->evidence = (struct evidence){0, 0.0, INFINITY, 0.0};
+    stream->evidence = (struct evidence){0, 0.0, INFINITY, 0.0, 0.0, 0.0};
     stream->open_word = 1;
 }
 
@@ -127,10 +140,9 @@ static void decode(sasr_stream *stream, const float *log_probs, int64_t frame)
         if (log_probs[i] > log_probs[best])
             best = i;
     stream->best = best;
-    if (best == BLANK)
-        return;
-    if (best == MODEL_SPACE) {
-        stream->open_word = 0;
+    if (best == BLANK || best == MODEL_SPACE) {
+        stream->evidence.quiet += log_probs[BLANK];
+        stream->open_word &= best == BLANK;
         return;
     }
     stream->letter_frame = frame;
@@ -141,6 +153,8 @@ static void decode(sasr_stream *stream, const float *log_probs, int64_t frame)
         if (log_probs[best] > stream->evidence.last)
             stream->evidence.last = log_probs[best];
     }
+    stream->evidence.blank += stream->evidence.quiet + log_probs[BLANK];
+    stream->evidence.quiet = 0.0;
 }
 
 /* True when any rule holds after this frame. */
@@ -183,12 +197,9 @@ static void set_times(sasr_stream *stream, int64_t end)
 static int end_utterance(sasr_stream *stream, int64_t end)
 {
     const size_t n = stream->n_words;
-    double highest = 0.0;
     if (n)
-        stream->words[n - 1].confidence = confidence(&stream->evidence);
-    for (size_t i = 0; i < n; i++)
-        highest = stream->words[i].confidence > highest ? stream->words[i].confidence : highest;
-    if (!n || highest < model_min_confidence) {
+        end_word(stream);
+    if (!n || !stream->spoken) {
         next_utterance(stream);
         return 0;
     }

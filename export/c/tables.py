@@ -103,7 +103,7 @@ def _decoder(bundle: Bundle, rules: Iterable[Rule]) -> Iterator[str]:
     yield _table("struct rule", "model_rules[MODEL_RULES]", [f"{{{rule.quiet}, {rule.frames}}}" for rule in rules])
     fields = (weights.bias, weights.mean_log_prob, weights.min_log_prob, weights.tokens)
     yield f"const struct confidence model_confidence = {{{', '.join(map(repr, fields))}}};\n"
-    yield f"const double model_min_confidence = {tuning.min_confidence!r};\n"
+    yield f"const double model_silence = {tuning.silence!r};\n"
 
 
 def _mels(filters: Array) -> Iterator[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -24,19 +24,20 @@ BATCH = 8  # recordings to a step
 
 @flushed_denormals()
 def adapt(model: AcousticModel, corpus: Corpus, config: TrainConfig, folder: Path) -> None:
-    """Learn for config.minutes of processor time, in one go; last.pt and epoch-1.pt in `folder`."""
+    """Hear config.heard_hours of audio, in one go; last.pt and epoch-1.pt in `folder`."""
     path = folder / "last.pt"
-    if path.exists() and load_checkpoint(path)["used_s"] >= 60.0 * config.minutes:
+    wanted_s = 3600.0 * config.heard_hours
+    if path.exists() and load_checkpoint(path)["audio_s"] >= wanted_s:
         return
     torch.manual_seed(config.seed)
     adaptive, order = Adaptive(model), random.Random(config.seed)
     adapter, heads = adaptive.adapter, adaptive.model.config.heads
     optimiser = torch.optim.Adam(adapter.parameters(), 0.0, betas=(0.9, 0.98))
     cache = AudioCache([utterance.audio for utterance in corpus.train], corpus.cache)
-    began, audio_s, used_s, step, losses = time.process_time(), 0.0, 0.0, 0, 0.0
+    audio_s, step, losses = 0.0, 0, 0.0
     bar = tqdm(unit=" steps")
-    while used_s < 60.0 * config.minutes:
-        rate = learning_rate(config, step, used_s / (60.0 * config.minutes))
+    while audio_s < wanted_s:
+        rate = learning_rate(config, step, audio_s / wanted_s)
         adapter.zero_grad(set_to_none=False)
         for i in order.sample(range(len(cache)), BATCH):
             pcm = cache.pcm[cache.ends[i] : cache.ends[i + 1]]
@@ -50,12 +51,16 @@ def adapt(model: AcousticModel, corpus: Corpus, config: TrainConfig, folder: Pat
             group["lr"] = rate
         if torch.isfinite(torch.nn.utils.clip_grad_norm_(adapter.parameters(), config.optimiser.clip_norm)):
             optimiser.step()
-        step, used_s = step + 1, time.process_time() - began
+        step += 1
         bar.update()
         bar.set_postfix_str(f"mean loss {losses / step:.3f}")
     bar.close()
     network = adaptive.model
-    values = {"config": config.to_dict(), "model_config": network.config.to_dict(), "model": network.state_dict()}
-    values |= {"audio_s": audio_s, "used_s": used_s, "spent_s": used_s}
+    values: dict[str, Any] = {
+        "config": config.to_dict(),
+        "model_config": network.config.to_dict(),
+        "model": network.state_dict(),
+    }
+    values["audio_s"] = audio_s
     for name in ("epoch-1.pt", "last.pt"):
         save_checkpoint(folder / name, values)

@@ -8,9 +8,12 @@ the second for the last word.
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from export.restore import restore
 from export.second import add_second
 from export.words import add_words
 from recipes.family.members import FAMILY, Experiment, Member
+from recipes.family.speed import read_speeds
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
@@ -32,11 +36,17 @@ from streamasr.bundle import Bundle, read_bundle
 from streamasr.recognizer import BUNDLED, Recognizer, load
 from streamasr.training.checkpoint import count_parameters, epochs, load_checkpoint, load_model
 from streamasr.training.evaluation import ErrorCount
+from streamasr.training.loop import start_processes
 from streamasr.training.manifest import read_manifest
 
 FIRST, SECOND, TWO = "gru", "bidirectional", "two passes"
 TIMED_S = 10.0  # of audio, for the real-time factor
 LONG_S = 300.0  # of audio that utterances are glued into
+NARROW: dict[str, Any] = {
+    "hypotheses": 200,
+    "histories": 1,
+    "width": 11.0,
+}  # young networks are unsure, and a search for them is slow
 
 Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, samples at 16 kHz
 
@@ -77,7 +87,7 @@ def export(folder: Path) -> Bundle:
     search = read_bundle(BUNDLED).search
     assert search is not None
     files = (BUNDLED / search.lm, BUNDLED / search.lexicon, BUNDLED / search.g2p)
-    add_words(bundle.folder, "phones", files, search.beam)
+    add_words(bundle.folder, "phones", files, replace(search.beam, **NARROW))
     return read_bundle(bundle.folder)
 
 
@@ -109,7 +119,13 @@ def latency_ms(bundle: Bundle) -> float:
     return 1000.0 * graph.latency / bundle.sample_rate if graph.block else float("inf")
 
 
-def measure(member: Member, folder: Path, speech: Speech) -> Row:
+def read_speech(shared: Path, every: int) -> Speech:
+    """So many-th utterances of dev."""
+    utterances = read_manifest(shared / "speech" / "dev.jsonl", LETTERS)[::every]
+    return [(utterance.text, read_16k(utterance.audio)) for utterance in utterances]
+
+
+def measure(member: Member, speed: float, folder: Path, speech: Speech) -> Row:
     """One trained member."""
     saved: dict[str, Any] = load_checkpoint(folder / "last.pt")
     bundle = export(folder)
@@ -118,7 +134,7 @@ def measure(member: Member, folder: Path, speech: Speech) -> Row:
         folder.name,
         member.says,
         count_parameters(saved),
-        saved["audio_s"] / saved["used_s"],
+        speed,
         latency_ms(bundle),
         real_time_factor(Acoustic(bundle), speech),
         (path / "fp32.onnx").stat().st_size / 1e6,
@@ -210,12 +226,17 @@ def main() -> None:
     arguments = parser.parse_args()
     experiment = Experiment.read(arguments.experiment)
     work = arguments.work or experiment.work
-    utterances = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)[:: arguments.every]
-    speech = [(utterance.text, read_16k(utterance.audio)) for utterance in utterances]
+    speech = read_speech(arguments.shared, arguments.every)
+    speeds = read_speeds(experiment.work)
+    tasks = [
+        (member, speeds[member.name], folder)
+        for member in experiment.choose(arguments.names)
+        for folder in sorted(path for path in work.glob(f"{member.name}*") if _is_run(path, member.name))
+    ]
     rows: dict[str, Row] = {}
-    for member in experiment.choose(arguments.names):
-        for folder in sorted(path for path in work.glob(f"{member.name}*") if _is_run(path, member.name)):
-            rows[folder.name] = row = measure(member, folder, speech)
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        for row in pool.map(partial(_measure_in_process, arguments.shared, arguments.every), tasks):
+            rows[row.name] = row
             print(table([row])[-1], flush=True)
     drawn = {FIRST, SECOND} <= rows.keys()
     if drawn:
@@ -228,6 +249,11 @@ def main() -> None:
     print("\n".join(lines))
     if arguments.write:
         write_section(experiment.results, experiment.section, "\n".join(lines))
+
+
+def _measure_in_process(shared: Path, every: int, task: tuple[Member, float, Path]) -> Row:
+    start_processes()
+    return measure(*task, read_speech(shared, every))
 
 
 def _is_run(path: Path, name: str) -> bool:

@@ -23,6 +23,7 @@ class Member:
     name: str
     says: str
     hours: float  # of the training speech, drawn by utterance
+    minutes: float  # of one core to learn in
     config: TrainConfig
     teacher: str | None  # the member that it learns from beside the texts
     adapts: str | None  # the member that it is a layer over, which alone learns, by RTRL (recipes/adapt)
@@ -54,9 +55,10 @@ class Experiment:
             members = {}
             for name, own in values["member"].items():
                 says, hours = own.pop("says"), own.pop("hours", values["hours"])
+                minutes = own.pop("minutes", values["minutes"])
                 others = own.pop("teacher", None), own.pop("adapts", None)
                 config = TrainConfig.from_dict(_over(values["base"], own), f"{path}, [member.{name}]")
-                members[name] = Member(name, says, hours, config, *others)
+                members[name] = Member(name, says, hours, minutes, config, *others)
             results = path.parent / values["results"]
             return cls(Path(values["work"]), results, values["section"], members)
         except tomllib.TOMLDecodeError as error:

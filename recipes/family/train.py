@@ -1,6 +1,7 @@
 """Train members of the family, one after the other: python -m recipes.family.train [NAME...]
 
-Called again, the same command goes on where it was stopped; members that have had their minutes are passed over.
+Called again, the same command goes on where it was stopped; members that have heard all they should are passed over.
+An experiment gives each the same minutes; how much audio that is, recipes.family.speed has measured.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from recipes.family.adapted import adapt
 from recipes.family.members import FAMILY, Experiment
+from recipes.family.speed import read_speeds
 from recipes.mini.data import HEADS, corpus
 from recipes.program import run
 from streamasr.errors import ManifestError
@@ -25,16 +27,16 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
     parser.add_argument("--work", type=Path, help="in place of the experiment's folder")
-    parser.add_argument("--minutes", type=float, help="of processor time for each, in place of the experiment's")
+    parser.add_argument("--minutes", type=float, help="for each, in place of the experiment's")
     parser.add_argument("--seed", type=int, help="another one, in folders NAME-SEED")
     arguments = parser.parse_args()
     start_processes()
     experiment = Experiment.read(arguments.experiment)
-    members, speech = experiment.choose(arguments.names), corpus(arguments.shared, arguments.cache)
+    members, speeds = experiment.choose(arguments.names), read_speeds(experiment.work)
+    speech = corpus(arguments.shared, arguments.cache)
     for member in members:
-        name, config = member.name, member.config
-        if arguments.minutes is not None:
-            config = replace(config, minutes=arguments.minutes)
+        minutes = member.minutes if arguments.minutes is None else arguments.minutes
+        name, config = member.name, replace(member.config, heard_hours=speeds[member.name] * minutes / 60.0)
         if arguments.seed is not None:
             name, config = f"{name}-{arguments.seed}", replace(config, seed=arguments.seed)
         work = arguments.work or experiment.work

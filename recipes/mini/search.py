@@ -111,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = replace(vocabulary.config, **changes)  # type: ignore[arg-type]
         lines.append(row(name, BeamSearch(replace(vocabulary, config=config), rescorer), speech, seconds))
     if rescorer:
+        late = replace(rescorer, config=replace(rescorer.config, decide=0))
+        lines.append(row("the recurrent model at the end alone", BeamSearch(vocabulary, late), speech, seconds))
         lines.append(row("without the recurrent model", BeamSearch(vocabulary), speech, seconds))
     for weight in (0.5, 0.9, 1.3):  # its own best weight may be another
         config = replace(vocabulary.config, lm_weight=weight)

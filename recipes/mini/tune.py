@@ -3,17 +3,18 @@
 Small things that the network does not learn are fitted on one half of dev's speakers and reported
 on the other half (recipes.mini.evaluate): how far a word's first and last spike lie from its start
 and end, how a word's letter probabilities translate into the chance that it is right, and, with
-the noise that was trained on, below what confidence an utterance is taken for noise.
+the noise that was trained on, how likely silence must be for an utterance to be taken for noise.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from recipes.mini.align import read_alignments
@@ -25,6 +26,7 @@ from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance, read_manifest
 
 ALIGNMENTS = Path("work/align-dev.jsonl")  # written by recipes.mini.align
+SPEEDS = (0.87, 1.15)  # at which noise sounds otherwise
 
 
 def halves(utterances: Sequence[Utterance]) -> tuple[list[Utterance], list[Utterance]]:
@@ -69,18 +71,24 @@ def fit_confidence(heard: Sequence[Heard], steps: int = 30) -> ConfidenceModel:
     return ConfidenceModel(*(round(float(w), 4) for w in weights))
 
 
-def fit_min_confidence(
-    recognizer: Recognizer, confidence: ConfidenceModel, heard: Sequence[Heard], shared: Path
-) -> float:
-    """Above what nine of ten utterances heard in training's noise reach, unless short speech would be lost by it.
+def unheard(audio: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Noise as the network has not heard it: in the recordings that it was trained on it keeps silent anyway."""
+    yield audio[::-1]
+    for speed in SPEEDS:
+        yield soxr.resample(audio, speed, 1.0)
+
+
+def fit_silence(recognizer: Recognizer, heard: Sequence[Heard], shared: Path) -> float:
+    """Below what nine of ten utterances heard in noise reach, unless short speech would be lost by it.
 
     At most 5 % of the right words would fall to it if they were said alone.
     """
-    noise = [hear(recognizer, read_16k(path)) for path in noise_files(shared, held_out=False)]
-    heard_in_noise = [max(confidence(word.evidence) for word in words) for words in noise if words]
-    right = [confidence(word.evidence) for item in heard for word, place in item.matches() if place is not None]
-    wanted = float(np.quantile(heard_in_noise, 0.9)) if heard_in_noise else 0.0
-    return round(min(wanted, float(np.quantile(right, 0.05))), 3)
+    noise = [made for path in noise_files(shared, held_out=False) for made in unheard(read_16k(path))]
+    found = [hear(recognizer, audio) for audio in noise]
+    in_noise = [min(word.evidence.blank_log_prob for word in words) for words in found if words]
+    right = [word.evidence.blank_log_prob for item in heard for word, place in item.matches() if place is not None]
+    wanted = float(np.quantile(in_noise, 0.1)) if in_noise else 0.0
+    return round(max(wanted, float(np.quantile(right, 0.95))), 3)
 
 
 def tune(folder: Path, shared: Path, alignments: Path = ALIGNMENTS) -> None:
@@ -94,7 +102,7 @@ def tune(folder: Path, shared: Path, alignments: Path = ALIGNMENTS) -> None:
         recognizer = load(folder, greedy=name == "greedy")
         timing = fit_timing(spike_errors(recognizer, heard, dict(read_alignments(alignments))))
         confidence = fit_confidence(heard)
-        tuning[name] = Tuning(timing, confidence, fit_min_confidence(recognizer, confidence, heard, shared))
+        tuning[name] = Tuning(timing, confidence, fit_silence(recognizer, heard, shared))
         print(f"{name}: {tuning[name]}")
     write_bundle(replace(bundle, tuning=tuning))
 

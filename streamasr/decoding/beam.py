@@ -46,7 +46,7 @@ class BeamState:
     prior: Floats  # weighted language model, word bonus
     word_start: Ints  # frames of the first and last token of the word that is open
     word_end: Ints
-    evidence: Floats  # (3, hypotheses): sum, minimum, number of that word's token log-probabilities
+    evidence: Floats  # (4, hypotheses): sum, minimum, number of that word's token log-probabilities; sum of the blank's
     links: NDArray[np.object_]  # words so far: Link or None
 
 
@@ -95,11 +95,12 @@ class BeamSearch:
             prior=none,
             word_start=zero,
             word_end=zero,
-            evidence=np.zeros((3, 1)),
+            evidence=np.zeros((4, 1)),
             links=_objects([None]),
         )
 
     def step(self, log_probs: NDArray[np.float32], state: BeamState) -> BeamState:
+        state = self._decided(state)
         lp = log_probs.astype(np.float64)
         total = np.logaddexp(state.blank, state.label)
         if lp[BLANK] >= self._skip:
@@ -169,6 +170,22 @@ class BeamSearch:
         spelled, worth = self.vocabulary.unknown.grow(state.spelled[:, of], token, self._tree.in_loop(child))
         return spelled, state.prior[of] + worth
 
+    def _decided(self, state: BeamState) -> BeamState:
+        """What the rescorer makes of words that ended a while ago is not taken back: the other hypotheses end here.
+
+        To the n-gram model their futures are the same, so nothing else would ever decide between them.
+        """
+        every = self.rescorer.config.decide if self.rescorer else 0
+        if not every or state.frame % every:
+            return state
+        ended = [links.until(link, state.frame - every) for link in state.links]
+        if len({link and link.name for link in ended}) == 1:
+            return state
+        said = ended[self._ended(state)[0][0]]
+        if said is None:
+            return state
+        return _chosen(state, np.flatnonzero([links.begins(link, said) for link in state.links]))
+
     def _without_pauses(self, state: BeamState) -> BeamState:
         """Nobody pauses for long within a word: then it was none, and the next one may begin."""
         broken = (state.node != ROOT) & (state.frame - state.word_end > self.config.pause)
@@ -192,18 +209,20 @@ class BeamSearch:
         evidence[0] += np.where(grew, new, 0.0)
         evidence[1] = np.where(grew, np.minimum(evidence[1], new), evidence[1])
         evidence[2] += grew
+        evidence[3] += lp[BLANK]  # frames that `step` skips add next to nothing
         word_start = np.where(opens, state.frame, state.word_start[source])
         word_end = np.where(grew, state.frame, state.word_end[source])
         words = state.links[source]
         for i in np.flatnonzero(chosen.word >= 0):
-            before, first = words[i], int(word_start[i])
-            total, low, tokens = evidence[:, i].tolist()
+            before, first, end = words[i], int(word_start[i]), int(word_end[i])
+            total, low, tokens, blank = evidence[:, i].tolist()
+            score = float(chosen.lm_score[i])
             words[i] = Link(
                 before,
                 self.vocabulary.text(int(chosen.word[i])),
                 first,
-                int(word_end[i]),
-                Evidence(total / tokens, low, int(tokens), float(chosen.lm_score[i])),
+                end,
+                Evidence(total / tokens, low, int(tokens), blank / (end - first + 1), score),
                 before.begin if before else first,
                 before.depth + 1 if before else 1,
                 int(chosen.history[i]),

@@ -17,12 +17,13 @@ BLANK = 0
 
 @dataclass(frozen=True)
 class Spelled:
-    """A word, the frames of its first and last letter, and the log-probability of each letter."""
+    """A word, the frames of its first and last letter, the log-probability of each letter and of the blank in them."""
 
     text: str
     first_frame: int
     last_frame: int
     log_probs: tuple[float, ...]
+    blank: float  # sum over all its frames
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class GreedyState:
     letter_frame: int = 0  # the frame of the last letter
     words: tuple[Spelled, ...] = ()
     open_word: bool = False
+    quiet: float = 0.0  # log-probability of the blank since the last letter, summed
     log_prob: float = 0.0  # of the best tokens since the utterance began
 
 
@@ -50,19 +52,21 @@ class Greedy:
     def step(self, log_probs: NDArray[np.float32], state: GreedyState) -> GreedyState:
         best = int(log_probs.argmax())
         score = float(log_probs[best])
-        following = replace(state, frame=state.frame + 1, last=best, log_prob=state.log_prob + score)
+        quiet = state.quiet + float(log_probs[BLANK])
+        following = replace(state, frame=state.frame + 1, last=best, quiet=quiet, log_prob=state.log_prob + score)
         if best == BLANK:
             return following
         if best == self._space:
             return replace(following, open_word=False)
         if best == state.last:  # the same letter goes on
-            words = state.words[:-1] + ((_longer(state.words[-1], state.frame, score),) if state.words else ())
+            words = state.words[:-1] + ((_longer(state.words[-1], state.frame, score, quiet),) if state.words else ())
         elif state.open_word:
-            words = (*state.words[:-1], _with_letter(state.words[-1], self._tokens[best], state.frame, score))
+            words = (*state.words[:-1], _with_letter(state.words[-1], self._tokens[best], state.frame, score, quiet))
         else:
-            words = (*state.words, Spelled(self._tokens[best], state.frame, state.frame, (score,)))
+            own = float(log_probs[BLANK])
+            words = (*state.words, Spelled(self._tokens[best], state.frame, state.frame, (score,), own))
             following = replace(following, open_word=True)
-        return replace(following, words=words, letter_frame=state.frame)
+        return replace(following, words=words, letter_frame=state.frame, quiet=0.0)
 
     def spoken(self, state: GreedyState) -> Spoken | None:
         return Spoken(state.words[0].first_frame, state.frame - 1 - state.letter_frame) if state.words else None
@@ -73,7 +77,12 @@ class Greedy:
                 word.text,
                 word.first_frame,
                 word.last_frame,
-                Evidence(sum(word.log_probs) / len(word.log_probs), min(word.log_probs), len(word.log_probs)),
+                Evidence(
+                    sum(word.log_probs) / len(word.log_probs),
+                    min(word.log_probs),
+                    len(word.log_probs),
+                    word.blank / (word.last_frame - word.first_frame + 1),
+                ),
             )
             for word in state.words
         )
@@ -89,18 +98,19 @@ class Greedy:
         return replace(state, words=(), open_word=False, log_prob=0.0)
 
     def pack(self, state: GreedyState) -> Any:
-        words = [[w.text, w.first_frame, w.last_frame, list(w.log_probs)] for w in state.words]
-        return [state.frame, state.last, state.letter_frame, words, state.open_word, state.log_prob]
+        words = [[w.text, w.first_frame, w.last_frame, list(w.log_probs), w.blank] for w in state.words]
+        return [state.frame, state.last, state.letter_frame, words, state.open_word, state.quiet, state.log_prob]
 
     def unpack(self, values: Any) -> GreedyState:
-        frame, last, letter_frame, words, open_word, log_prob = values
-        made = tuple(Spelled(text, first, final, tuple(scores)) for text, first, final, scores in words)
-        return GreedyState(frame, last, letter_frame, made, open_word, log_prob)
+        frame, last, letter_frame, words, *rest = values
+        made = tuple(Spelled(text, first, final, tuple(scores), blank) for text, first, final, scores, blank in words)
+        return GreedyState(frame, last, letter_frame, made, *rest)
 
 
-def _longer(word: Spelled, frame: int, score: float) -> Spelled:
-    return replace(word, last_frame=frame, log_probs=(*word.log_probs[:-1], max(word.log_probs[-1], score)))
+def _longer(word: Spelled, frame: int, score: float, blank: float) -> Spelled:
+    log_probs = (*word.log_probs[:-1], max(word.log_probs[-1], score))
+    return replace(word, last_frame=frame, log_probs=log_probs, blank=word.blank + blank)
 
 
-def _with_letter(word: Spelled, letter: str, frame: int, score: float) -> Spelled:
-    return Spelled(word.text + letter, word.first_frame, frame, (*word.log_probs, score))
+def _with_letter(word: Spelled, letter: str, frame: int, score: float, blank: float) -> Spelled:
+    return Spelled(word.text + letter, word.first_frame, frame, (*word.log_probs, score), word.blank + blank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from streamasr.bundle import Evidence
@@ -48,6 +48,17 @@ def shared(links: Iterable[Link | None]) -> int:
     return next(iter(front.values())).depth if front else 0
 
 
+def until(link: Link | None, frame: int) -> Link | None:
+    """The last of these words that had ended before `frame`."""
+    return next((member for member in _back(link) if member.last_frame < frame), None)
+
+
+def begins(link: Link | None, beginning: Link) -> bool:
+    """True where these words begin with those."""
+    same = next((member for member in _back(link) if member.depth <= beginning.depth), None)
+    return same is not None and same.name == beginning.name
+
+
 def pack(links: Sequence[Link | None]) -> Any:
     """As JSON data, what is shared only once."""
     rows: list[Any] = []
@@ -64,7 +75,7 @@ def pack(links: Sequence[Link | None]) -> Any:
             rows.append(
                 [
                     *(places[id(member.before)], member.text, member.first_frame, member.last_frame),
-                    [evidence.mean_log_prob, evidence.min_log_prob, evidence.tokens, evidence.lm_log_prob],
+                    list(astuple(evidence)),
                     *(member.begin, member.depth, member.name),
                 ]
             )

@@ -54,6 +54,8 @@ class GrammarState:
     total: float = 0.0  # log-probability of the path
     token_sum: float = 0.0  # of the frames in which its tokens begin
     token_min: float = 0.0
+    blank_sum: float = 0.0  # log-probability of the blank from the first token to the last, summed
+    quiet: float = 0.0  # and since
 
 
 class GrammarSearch:
@@ -77,16 +79,20 @@ class GrammarSearch:
         best, frame = int(log_probs.argmax()), state.beam.frame
         score = float(log_probs[best])
         following = replace(
-            state, beam=self.beam.step(log_probs, state.beam), last=best, total=state.total + min(score, 0.0)
+            state,
+            beam=self.beam.step(log_probs, state.beam),
+            last=best,
+            total=state.total + min(score, 0.0),
+            quiet=(state.quiet if state.tokens else 0.0) + float(log_probs[BLANK]),
         )
-        if best == BLANK:
+        if best == BLANK or (best == state.last and not state.tokens):
             return following
+        following = replace(following, token_frame=frame, blank_sum=state.blank_sum + following.quiet, quiet=0.0)
         if best == state.last:  # it goes on
-            return replace(following, token_frame=frame) if state.tokens else following
+            return following
         return replace(
             following,
             first_frame=state.first_frame if state.tokens else frame,
-            token_frame=frame,
             tokens=state.tokens + 1,
             token_sum=state.token_sum + score,
             token_min=min(state.token_min, score),
@@ -110,7 +116,8 @@ class GrammarSearch:
             return phrase
         if state.tokens < FEWEST_TOKENS:
             return NOTHING
-        evidence = Evidence(state.token_sum / state.tokens, state.token_min, state.tokens)
+        blank = state.blank_sum / (state.token_frame - state.first_frame + 1)
+        evidence = Evidence(state.token_sum / state.tokens, state.token_min, state.tokens, blank)
         return Hypothesis((HypothesisWord(OTHER, state.first_frame, state.token_frame, evidence),), 1)
 
     def phrase(self, state: GrammarState) -> tuple[Hypothesis, float]:
@@ -148,7 +155,7 @@ class GrammarSearch:
 
     def pack(self, state: GrammarState) -> Any:
         path = [state.last, state.first_frame, state.token_frame, state.tokens]
-        sums = [state.total, state.token_sum, state.token_min]
+        sums = [state.total, state.token_sum, state.token_min, state.blank_sum, state.quiet]
         return [self.grammar.checksum, self.beam.pack(state.beam), path, sums]
 
     def unpack(self, values: Any) -> GrammarState:

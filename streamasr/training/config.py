@@ -30,7 +30,7 @@ class TrainConfig:
 
     seed: int = 1
     epochs: float = 20.0
-    minutes: float = 0.0  # of one process's processor time, in place of epochs; 0: epochs count
+    heard_hours: float = 0.0  # of audio, in place of epochs; 0: epochs count
     head_weights: dict[str, float] = field(default_factory=lambda: {"letters": 1.0, "phones": 0.5})
     truncate_s: float = 0.0  # back-propagation stops after this much audio; 0: the whole utterance
     consistency: float = 0.0  # weight of CR-CTC, which hears every item twice; 0.2 is usual

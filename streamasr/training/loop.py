@@ -71,9 +71,7 @@ class Trainer:
         self.model = AcousticModel(ModelConfig.from_dict({"heads": heads, **config.model}))
         self.objective = Objective(self.model, config, teacher)
         self.optimisers = make_optimisers(self.model, config.optimiser)
-        self.epoch, self.batch, self.step, self.audio_s, self.spent_s, self.used_s = 0, 0, 0, 0.0, 0.0, 0.0
-        if config.minutes and self.world > 1:
-            raise StreamasrError("minutes count the processor time of one process: start one, or give epochs")
+        self.epoch, self.batch, self.step, self.audio_s, self.spent_s = 0, 0, 0, 0.0, 0.0
         if (folder / "last.pt").exists():
             self._resume(load_checkpoint(folder / "last.pt"))
         elif start is not None:
@@ -86,27 +84,26 @@ class Trainer:
             self.parallel = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=False)
 
     def run(self) -> None:
-        """Train to the end of the last epoch, or of the last minute."""
+        """Train to the end of the last epoch, or of the last hour."""
         last_save = time.monotonic()
         while self._progress(0.0) < 1.0:
             dataset = self._dataset()
             per_rank = len(dataset) // self.world
-            total = "" if self.config.minutes else f"/{math.ceil(self.config.epochs)}"
+            total = "" if self.config.heard_hours else f"/{math.ceil(self.config.epochs)}"
             bar = tqdm(total=per_rank, initial=self.batch, desc=f"epoch {self.epoch + 1}{total}", disable=self.rank > 0)
             for batch in self._batches(dataset, per_rank):
-                started, used = time.monotonic(), time.process_time()
+                started = time.monotonic()
                 loss, norm = self._update(batch, self._progress(self.batch / per_rank))
                 self.batch += 1
                 self.step += 1
                 self.audio_s += float(batch.lengths.sum()) / RATE * self.world
                 self.spent_s += time.monotonic() - started
-                self.used_s += time.process_time() - used
                 bar.update()
                 self._report(loss, norm, self.batch / per_rank, bar)
                 if time.monotonic() - last_save > 60.0 * self.config.checkpoint_minutes:
                     self._save("last.pt")
                     last_save = time.monotonic()
-                if self.config.minutes and self._progress(0.0) >= 1.0:
+                if self.config.heard_hours and self._progress(0.0) >= 1.0:
                     break
             bar.close()
             self.epoch, self.batch = self.epoch + 1, 0
@@ -115,8 +112,8 @@ class Trainer:
 
     def _progress(self, part: float) -> float:
         """How much of the run is done, 0..1, `part` of the present epoch being done."""
-        if self.config.minutes:
-            return min(self.used_s / (60.0 * self.config.minutes), 1.0)
+        if self.config.heard_hours:
+            return min(self.audio_s / (3600.0 * self.config.heard_hours), 1.0)
         return (self.epoch + part) / self.config.epochs
 
     def _dataset(self) -> BatchDataset:
@@ -211,7 +208,6 @@ class Trainer:
                 "step": self.step,
                 "audio_s": self.audio_s,
                 "spent_s": self.spent_s,
-                "used_s": self.used_s,
                 "world": self.world,
             }
             save_checkpoint(self.folder / name, values)
@@ -226,7 +222,7 @@ class Trainer:
         for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):
             optimiser.load_state_dict(state)
         self.epoch, self.batch, self.step = saved["epoch"], saved["batch"], saved["step"]
-        self.audio_s, self.spent_s, self.used_s = saved["audio_s"], saved["spent_s"], saved.get("used_s", 0.0)
+        self.audio_s, self.spent_s = saved["audio_s"], saved["spent_s"]
         if saved["world"] != self.world:  # another number of processes: keep the place in the epoch
             self.batch = self.batch * saved["world"] // self.world
 
