@@ -20,7 +20,7 @@ TEN = 10 * BITS
 FEWEST, MOST = 3, 20  # phones of an unknown word
 # Log-probability on top of what the models say. Each of the first phones gets its share: given all at once, it would
 # fill the beam with words that have hardly begun, and given for all phones, it would make one word of many.
-REWARD, REWARDED = 9.0, 6
+REWARD, REWARDED = 6.0, 6
 MARK = "<>"  # around the phones of a word that is not written yet
 
 Names = NDArray[np.uint64]
