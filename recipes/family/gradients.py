@@ -2,7 +2,8 @@
 
 Draws gradients.png: of a layer's state at a moment of real speech, how much of the gradient of one random direction of
 it is left at its own state so many frames earlier, for the trained members and for a simple network whose recurrent
-weights are made smaller or larger; and the norm of the whole gradient over the training of some of them.
+weights are made smaller or larger, or whose input is not normalised; and the norm of the whole gradient over the
+training of some of them.
 """
 
 from __future__ import annotations
@@ -34,22 +35,23 @@ UTTERANCES = 12
 SCALES = {"rnn, recurrent weights halved": 0.5, "rnn, doubled": 2.0, "rnn, doubled, no squashing": 2.0}
 
 
-def inputs(model: AcousticModel, speech: list[Tensor]) -> tuple[RecurrentLayer, list[Tensor]]:
-    """The last recurrent layer, and what it hears of each utterance, (1, frames, width)."""
+def inputs(model: AcousticModel, speech: list[Tensor]) -> tuple[RecurrentLayer, list[Tensor], list[Tensor]]:
+    """The last recurrent layer, and of each utterance, (1, frames, width): what its cell hears, and before the norm."""
     layers = [stage for stage in model.body.stages.values() if isinstance(stage, RecurrentLayer)]
-    heard: list[Tensor] = []
+    raw: list[Tensor] = []
     step = layers[-1].step
 
     def listen(x: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        heard.append(layers[-1].norm(x))
+        raw.append(x)
         return step(x, state)
 
     layers[-1].step = listen  # type: ignore[method-assign]
     with torch.no_grad():
         for audio in speech:
             model(audio)
+        heard = [layers[-1].norm(x) for x in raw]
     layers[-1].step = step  # type: ignore[method-assign]
-    return layers[-1], heard
+    return layers[-1], heard, raw
 
 
 def reach(cell: Stage, heard: list[Tensor], squashed: bool = True) -> NDArray[np.float64]:
@@ -96,9 +98,10 @@ def main() -> None:
         checkpoints = epochs(work / name)
         if not checkpoints:
             raise StreamasrError(f"{work / name}: not trained; run recipes.family.train first")
-        layer, heard = inputs(load_model(checkpoints[-1:]), speech)
+        layer, heard, raw = inputs(load_model(checkpoints[-1:]), speech)
         curves[name] = reach(layer.cell, heard)
         if name == "rnn":
+            curves["rnn, what it hears not normalised"] = reach(layer.cell, raw)
             weight = layer.cell.rnn.weight_hh_l0
             for what, scale in SCALES.items():
                 with torch.no_grad():
