@@ -242,7 +242,8 @@ def main() -> None:
     if drawn:
         rows[TWO] = two_passes(rows, work, speech)
     rows["bundled"] = bundled(speech)
-    lines = table(list(rows.values()))
+    minutes = sum(len(audio) for _, audio in speech) / 16000 / 60
+    lines = [*table(list(rows.values())), "", f"{len(speech)} utterances of dev, {minutes:.0f} minutes."]
     if drawn and arguments.write:
         draw(list(rows.values()), experiment.results.parent / "latency.png")
         lines += ["", "![error against latency](latency.png)"]
