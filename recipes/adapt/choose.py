@@ -6,7 +6,6 @@ the second half to test. Greedy letters and phones.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
 from dataclasses import replace
@@ -21,11 +20,11 @@ from recipes.adapt.measure import HEADS, Task, errors
 from recipes.adapt.network import Adaptive
 from recipes.finetune.measure import EVERY, most_heard
 from recipes.finetune.tune import split, within
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
-from streamasr.recognizer import BUNDLED
 from streamasr.training.loop import start_processes
 from streamasr.training.manifest import read_manifest
 
@@ -33,11 +32,8 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measuring(__doc__)
     parser.add_argument("rates", type=float, nargs="+", metavar="RATE")
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
     arguments = parser.parse_args()
     start_processes()
     old = read_bundle(arguments.bundle)

@@ -6,7 +6,6 @@ back-propagation through whole recordings and through windows of a second, and f
 
 from __future__ import annotations
 
-import argparse
 import copy
 import tempfile
 import time
@@ -25,13 +24,13 @@ from recipes.finetune.measure import ten_minutes
 from recipes.finetune.report import Scores, Speech, measure, table
 from recipes.finetune.tune import split
 from recipes.finetune.write import write
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, Source, read_bundle
 from streamasr.nn.rtrl import Gradient
 from streamasr.nn.stage import State
-from streamasr.recognizer import BUNDLED
 from streamasr.training.data import RATE
 from streamasr.training.evaluation import ErrorCount, collapse
 from streamasr.training.loop import start_processes
@@ -167,11 +166,8 @@ def compare(old: Bundle, given: Sequence[Utterance], speech: Speech, folder: Pat
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser = measuring(__doc__)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="test on every Nth utterance only, to try it")
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
     arguments = parser.parse_args()
     start_processes()
     old = read_bundle(arguments.bundle)

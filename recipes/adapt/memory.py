@@ -6,7 +6,6 @@ truncated to windows, and back-propagation through all of it. Linux only: the ke
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
 import os
@@ -27,11 +26,11 @@ from recipes.adapt.gradient import (
 )
 from recipes.adapt.network import Adaptive
 from recipes.finetune.measure import most_heard
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
-from streamasr.recognizer import BUNDLED
 from streamasr.training.data import RATE, AudioCache
 from streamasr.training.evaluation import collapse
 from streamasr.training.loop import start_processes
@@ -120,11 +119,7 @@ def plot(rows: Sequence[dict[str, float]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
-    arguments = parser.parse_args()
+    arguments = measuring(__doc__).parse_args()
     start_processes()
     bundle = read_bundle(arguments.bundle)
     model = Adaptive(restore(bundle))

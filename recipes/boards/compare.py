@@ -6,7 +6,6 @@ letter is another, and by how much ONNX Runtime preferred its own there.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -17,22 +16,20 @@ from tqdm import tqdm
 
 from export.c.__main__ import write_c
 from export.c.cross import HERE, call, hear
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
-from streamasr.recognizer import BUNDLED, Recognizer
+from streamasr.recognizer import Recognizer
 from streamasr.training.manifest import read_manifest
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser = measuring(__doc__)
     parser.add_argument("--clips", type=int, default=100)
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
     arguments = parser.parse_args()
     bundle = read_bundle(arguments.bundle)
     utterances = read_manifest(arguments.shared / "speech" / "test.jsonl", LETTERS)

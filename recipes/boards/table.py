@@ -6,7 +6,6 @@ the last but one line adds the words of the bundle.
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import tempfile
 import time
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from export.c.__main__ import write_c
 from export.c.cross import CHECK, HERE, call
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
@@ -29,7 +29,7 @@ from streamasr.bench import CLOCK, PIECES_MS, Tally, hear_pieces, normalise, poc
 from streamasr.bundle import read_bundle
 from streamasr.errors import StreamasrError
 from streamasr.footprint import cold_start_s, one_core, processor_name, transcribing_bytes
-from streamasr.recognizer import BUNDLED, load
+from streamasr.recognizer import load
 from streamasr.training.manifest import read_manifest
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -132,11 +132,8 @@ def line(name: str, contestant: Contestant, references: list[str], seconds: floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser = measuring(__doc__)
     parser.add_argument("--clips", type=int, default=60)
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
     arguments = parser.parse_args()
     utterances = read_manifest(arguments.shared / "speech" / "test.jsonl", LETTERS)
     chosen = utterances[:: len(utterances) // arguments.clips][: arguments.clips]

@@ -7,7 +7,6 @@ What is forgotten is measured on the other speakers of dev.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections import Counter
@@ -16,11 +15,11 @@ from pathlib import Path
 
 from recipes.finetune.report import Scores, Speech, measure, table
 from recipes.finetune.tune import CONFIG, Task, finetune, split, within
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, Source, read_bundle
-from streamasr.recognizer import BUNDLED
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import start_processes
 from streamasr.training.manifest import Utterance, read_manifest
@@ -64,11 +63,8 @@ def run_task(title: str, old: Bundle, given: Sequence[Utterance], speech: Speech
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser = measuring(__doc__)
     parser.add_argument("--every", type=int, default=1, metavar="N", help="test on every Nth utterance only, to try it")
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
     arguments = parser.parse_args()
     start_processes()
     old = read_bundle(arguments.bundle)

@@ -7,19 +7,19 @@ before it shows a word (BeamConfig.settle).
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, WordSearch, read_bundle
 from streamasr.events import Final, Partial
-from streamasr.recognizer import BUNDLED, Recognizer
+from streamasr.recognizer import Recognizer
 from streamasr.training.manifest import read_manifest
 
 PIECE = 1280  # samples
@@ -58,11 +58,7 @@ def _settling(bundle: Bundle, search: WordSearch, settle: int) -> Bundle:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
-    arguments = parser.parse_args()
+    arguments = measuring(__doc__).parse_args()
     files = [u.audio for u in read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)[::8]]
     lines = ["| decoder | words shown | taken back % | certain words taken back | shown to certain, median s | 90 % |"]
     lines.append("|---|---|---|---|---|---|")

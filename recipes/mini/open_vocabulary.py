@@ -6,7 +6,6 @@ its words that the language model lacks; beside them stands what was heard in th
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,13 @@ from pathlib import Path
 import jiwer
 from tqdm import tqdm
 
+from recipes.measuring import measuring
 from recipes.mini.search import Speech, emissions
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.open_search import OpenSearch
-from streamasr.recognizer import BUNDLED
 from streamasr.words import open_rescorer, open_words, with_unknown
 
 REWARDS = (3.0, 6.0, 7.5, 9.0)
@@ -63,11 +62,7 @@ def near(word: str, other: str) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
-    options = parser.parse_args(arguments)
+    options = measuring(__doc__).parse_args(arguments)
     bundle = read_bundle(options.bundle)
     assert bundle.search is not None
     where, _ = bundle.head(bundle.search.head)

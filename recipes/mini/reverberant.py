@@ -6,17 +6,17 @@ training has heard.
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.mini.rooms import from_direct_sound
 from recipes.program import run
 from recipes.sections import write_section
-from streamasr.recognizer import BUNDLED, load
+from streamasr.recognizer import load
 from streamasr.training.augment import reverberate
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.manifest import Utterance, read_manifest
@@ -38,11 +38,7 @@ def errors(bundle: Path, utterances: list[Utterance], room: Path | None) -> tupl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
-    arguments = parser.parse_args()
+    arguments = measuring(__doc__).parse_args()
     utterances = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)[::8]
     rooms = [None, *sorted((arguments.shared / "rooms").glob("*.flac"))]
     lines = ["| room | WER % | CER % |", "|---|---|---|"]

@@ -6,7 +6,6 @@ Every fourth utterance of dev, the network run once, the search once for each li
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
@@ -25,7 +25,6 @@ from streamasr.bundle import Bundle, read_bundle
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.vocabulary import Vocabulary
-from streamasr.recognizer import BUNDLED
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.manifest import read_manifest
 from streamasr.words import open_rescorer, open_words
@@ -93,11 +92,7 @@ def row(name: str, search: BeamSearch, speech: Speech, seconds: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLED)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
-    parser.add_argument("--write", action="store_true", help="into RESULTS.md")
-    options = parser.parse_args(arguments)
+    options = measuring(__doc__).parse_args(arguments)
     bundle = read_bundle(options.bundle)
     speech, seconds = emissions(bundle, options.shared)
     vocabulary = open_words(bundle)
