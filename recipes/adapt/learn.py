@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +35,28 @@ def loss_on(model: Adaptive, recordings: Sequence[Recording]) -> float:
     return sum(losses) / max(len(losses), 1)
 
 
+def take_step(
+    model: Adaptive,
+    recordings: Iterable[Recording],
+    optimiser: torch.optim.Optimizer,
+    clip_norm: float,
+    weight: float = 1.0,
+    rule: Rule = by_rtrl,
+) -> float:
+    """One step down the sum of the recordings' gradients, each times `weight`; the sum of their losses, so weighed."""
+    adapter, total = model.adapter, 0.0
+    adapter.zero_grad(set_to_none=False)
+    for recording in recordings:
+        loss, gradient = rule(model, recording)
+        total += weight * loss
+        for name, weights in adapter.named_parameters():
+            part = weight * gradient[name]
+            weights.grad = part if weights.grad is None else weights.grad.add_(part)
+    if torch.isfinite(torch.nn.utils.clip_grad_norm_(adapter.parameters(), clip_norm)):
+        optimiser.step()
+    return total
+
+
 @flushed_denormals()
 def learn(
     model: Adaptive,
@@ -52,13 +74,7 @@ def learn(
     for epoch in range(1, config.epochs + 1):
         mixed = order.sample(list(train), len(train))
         for start in range(0, len(mixed), config.batch):
-            adapter.zero_grad(set_to_none=False)
-            for recording in mixed[start : start + config.batch]:
-                _, gradient = rule(model, recording)
-                for name, weights in adapter.named_parameters():
-                    weights.grad = gradient[name] if weights.grad is None else weights.grad.add_(gradient[name])
-            if torch.isfinite(torch.nn.utils.clip_grad_norm_(adapter.parameters(), config.clip_norm)):
-                optimiser.step()
+            take_step(model, mixed[start : start + config.batch], optimiser, config.clip_norm, rule=rule)
         losses.append(loss_on(model, held_out))
         better = losses[-1] < min(losses[:-1])
         print(f"epoch {epoch}: loss {losses[-1]:.3f}{', the best' if better else ''}", flush=True)

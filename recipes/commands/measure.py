@@ -11,19 +11,16 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import read_16k
+from recipes.mini.listen import decoded, read_16k
 from recipes.mini.tune import halves
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.decoding.grammar import Grammar
-from streamasr.decoding.hypothesis import Decoder
 from streamasr.decoding.rejection import MOST_LOST, GrammarSearch
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.evaluation import ErrorCount
@@ -62,17 +59,10 @@ def hear(recognizer: Recognizer, search: GrammarSearch, utterances: Sequence[Utt
     for utterance in tqdm(utterances):
         rows = recognizer.acoustic.whole(read_16k(utterance.audio))[:, recognizer.head]
         plain = recognizer.decoder
-        state = _decoded(search, rows)
-        text = plain.final(_decoded(plain, rows)).text if free else ""
+        state = decoded(search, rows)
+        text = plain.final(decoded(plain, rows)).text if free else ""
         found.append(Order(utterance, text, search.phrase(state)[0].text, search.lost(state)))
     return found
-
-
-def _decoded(decoder: Decoder, rows: NDArray[np.float32]) -> Any:
-    state = decoder.start()
-    for row in rows:
-        state = decoder.step(row, state)
-    return state
 
 
 def threshold(orders: Sequence[Order], others: Sequence[Order]) -> float:

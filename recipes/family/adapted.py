@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from recipes.adapt.gradient import Label, Recording, by_rtrl
+from recipes.adapt.gradient import Label, Recording
+from recipes.adapt.learn import take_step
 from recipes.adapt.network import Adaptive
 from recipes.finetune.adapt import flushed_denormals
 from streamasr.nn.acoustic_model import AcousticModel
@@ -31,26 +32,21 @@ def adapt(model: AcousticModel, corpus: Corpus, config: TrainConfig, folder: Pat
         return
     torch.manual_seed(config.seed)
     adaptive, order = Adaptive(model), random.Random(config.seed)
-    adapter, heads = adaptive.adapter, adaptive.model.config.heads
-    optimiser = torch.optim.Adam(adapter.parameters(), 0.0, betas=(0.9, 0.98))
+    heads = adaptive.model.config.heads
+    optimiser = torch.optim.Adam(adaptive.adapter.parameters(), 0.0, betas=(0.9, 0.98))
     cache = AudioCache([utterance.audio for utterance in corpus.train], corpus.cache)
     audio_s, step, losses = 0.0, 0, 0.0
     bar = tqdm(unit=" steps")
     while audio_s < wanted_s:
-        rate = learning_rate(config, step, audio_s / wanted_s)
-        adapter.zero_grad(set_to_none=False)
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(config, step, audio_s / wanted_s)
+        recordings = []
         for i in order.sample(range(len(cache)), BATCH):
             pcm = cache.pcm[cache.ends[i] : cache.ends[i + 1]]
             label = Label(0, adaptive.frames(len(pcm)), encode_text(corpus.train[i].text, heads, corpus.lexicon))
-            loss, gradient = by_rtrl(adaptive, Recording(adaptive.hear(pcm), (label,)))
-            for name, weights in adapter.named_parameters():
-                part = gradient[name] / BATCH
-                weights.grad = part if weights.grad is None else weights.grad.add_(part)
-            audio_s, losses = audio_s + len(pcm) / RATE, losses + loss / BATCH
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        if torch.isfinite(torch.nn.utils.clip_grad_norm_(adapter.parameters(), config.optimiser.clip_norm)):
-            optimiser.step()
+            recordings.append(Recording(adaptive.hear(pcm), (label,)))
+            audio_s += len(pcm) / RATE
+        losses += take_step(adaptive, recordings, optimiser, config.optimiser.clip_norm, 1.0 / BATCH)
         step += 1
         bar.update()
         bar.set_postfix_str(f"mean loss {losses / step:.3f}")

@@ -23,7 +23,6 @@ from recipes.family.members import FAMILY, Experiment, Member
 from recipes.mini.data import HEADS
 from recipes.program import run
 from streamasr.errors import StreamasrError
-from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 from streamasr.training.data import RATE, Batch
 from streamasr.training.loop import start_processes
 from streamasr.training.objective import Objective
@@ -35,24 +34,19 @@ ITEM_S = 8.0  # of audio
 TOKENS = 100  # said in it
 
 
-def network(member: Member) -> AcousticModel:
-    """Untrained."""
-    return AcousticModel(ModelConfig.from_dict({"heads": HEADS, **member.config.model}))
-
-
 def one_step(member: Member, others: dict[str, Member]) -> tuple[Callable[[], object], float]:
     """What a step of its training does, and how many seconds of audio that is."""
     target = torch.randint(1, 20, (TOKENS,))
     if member.adapts:
-        adaptive = Adaptive(network(others[member.adapts]))
+        adaptive = Adaptive(others[member.adapts].config.make_model(HEADS))
         pcm = np.random.default_rng(0).integers(-3000, 3000, int(ITEM_S * RATE)).astype(np.int16)
         label = Label(0, adaptive.frames(len(pcm)), {head: target.tolist() for head in HEADS})
         return lambda: by_rtrl(adaptive, Recording(adaptive.hear(pcm), (label,))), ITEM_S
     count = max(1, int(member.config.batch.batch_s / ITEM_S))
     audio = 0.1 * torch.randn(count, int(ITEM_S * RATE))
     batch = Batch(audio, torch.full((count,), audio.shape[1]), {head: [target] * count for head in HEADS})
-    teacher = network(others[member.teacher]) if member.teacher else None
-    objective = Objective(network(member), member.config, teacher).train()
+    teacher = others[member.teacher].config.make_model(HEADS) if member.teacher else None
+    objective = Objective(member.config.make_model(HEADS), member.config, teacher).train()
     optimisers = make_optimisers(objective.model, member.config.optimiser)
 
     def step() -> None:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from export.words import WIDER
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import read_16k
+from recipes.mini.listen import decoded, read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.acoustic import Acoustic
@@ -76,9 +76,7 @@ class Heard:
     def hear(self, place: int, said: str, rows: NDArray[np.float32], rescorer: Rescorer) -> None:
         """One more utterance: (frames, tokens) log-probabilities."""
         began = time.process_time()
-        state = self.search.start()
-        for row in rows:
-            state = self.search.step(row, state)
+        state = decoded(self.search, rows)
         middle = time.process_time()
         endings: list[Ending] = self.search.endings(state, TEXTS)
         scores = rescorer.scores(endings, self.search.vocabulary.lm)

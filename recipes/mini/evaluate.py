@@ -24,7 +24,7 @@ from recipes.sections import write_section
 from streamasr.bundle import Bundle, ConfidenceModel, read_bundle, write_bundle
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import read_manifest
+from streamasr.training.manifest import Utterance, read_manifest
 
 HERE = Path(__file__).parent
 
@@ -52,6 +52,20 @@ def error_table(heard: dict[str, list[Heard]]) -> tuple[list[str], dict[str, flo
         if name in heard:
             measured |= {f"{name}_wer": round(words.rate, 4), f"{name}_cer": round(letters.rate, 4)}
     return lines, measured
+
+
+def hear_splits(
+    folder: Path, names: Sequence[str], speech: dict[str, tuple[Utterance, ...]], raw: frozenset[Path] = frozenset()
+) -> dict[str, dict[str, list[Heard]]]:
+    """Decoder -> split -> what it hears there. raw: as in Task."""
+    jobs = [(name, split) for name in names for split in speech]
+    found = hear_all(folder, [Task(name == "greedy", speech[split], raw) for name, split in jobs])
+    return {name: {split: h for (n, split), h in zip(jobs, found, strict=True) if n == name} for name in names}
+
+
+def figures(heard: dict[str, dict[str, list[Heard]]]) -> dict[str, float]:
+    """What a bundle says of itself: decoder and split -> error."""
+    return {f"{name}_{key}": value for name in heard for key, value in error_table(heard[name])[1].items()}
 
 
 def timing_line(heard: Sequence[Heard], times: dict[str, list[tuple[str, float, float]]]) -> str:
@@ -158,17 +172,14 @@ def main() -> None:
     }
     kept_back = frozenset(u.audio for u in halves(speech["dev"])[1])
     names = [name for name in HEADINGS if name in bundle.tuning]
-    jobs = [(name, split) for name in names for split in speech]
-    found = hear_all(arguments.bundle, [Task(name == "greedy", speech[split], kept_back) for name, split in jobs])
-    heard = {name: {split: h for (n, split), h in zip(jobs, found, strict=True) if n == name} for name in names}
-    measured = {f"{n}_{key}": value for n in names for key, value in error_table(heard[n])[1].items()}
+    heard = hear_splits(arguments.bundle, names, speech, kept_back)
     sections = [section(n, arguments.bundle, heard[n], kept_back, arguments.shared) for n in names]
     text = "\n\n".join([*sections, graph_section(bundle, arguments.bundle, heard)])
     print(text)
     if arguments.write:
         write_section(HERE / "RESULTS.md", "evaluate", text)
         write_section(HERE.parents[1] / "README.md", "measured", readme_table(names, heard))
-        write_bundle(replace(read_bundle(arguments.bundle), measured={**bundle.measured, **measured}))
+        write_bundle(replace(read_bundle(arguments.bundle), measured={**bundle.measured, **figures(heard)}))
         write_card(arguments.bundle)
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jiwer
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from streamasr.decoding.hypothesis import HypothesisWord
+from streamasr.decoding.hypothesis import Decoder, HypothesisWord
 from streamasr.events import Word
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance
@@ -50,13 +50,19 @@ def match(reference: str, words: Sequence[AnyWord]) -> Iterator[tuple[AnyWord, i
             yield words[i], chunk.ref_start_idx + i - chunk.hyp_start_idx if right else None
 
 
+def decoded(decoder: Decoder, rows: NDArray[np.float32]) -> Any:
+    """The decoder's state after log-probabilities (frames, tokens) of one utterance."""
+    state = decoder.start()
+    for row in rows:
+        state = decoder.step(row, state)
+    return state
+
+
 def hear(recognizer: Recognizer, audio: NDArray[np.float32]) -> tuple[HypothesisWord, ...]:
     """The words of 16 kHz mono samples, as one utterance."""
     decoder = recognizer.decoder
-    state = decoder.start()
-    for row in recognizer.acoustic.whole(audio)[:, recognizer.head]:
-        state = decoder.step(row, state)
-    return decoder.final(state).words
+    rows = recognizer.acoustic.whole(audio)[:, recognizer.head]
+    return decoder.final(decoded(decoder, rows)).words
 
 
 @dataclass(frozen=True)

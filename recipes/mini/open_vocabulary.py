@@ -14,6 +14,7 @@ import jiwer
 from tqdm import tqdm
 
 from recipes.measuring import measuring
+from recipes.mini.listen import decoded
 from recipes.mini.search import Speech, emissions
 from recipes.program import run
 from recipes.sections import write_section
@@ -31,9 +32,7 @@ def listen(search: BeamSearch, speech: Speech) -> tuple[Heard, float]:
     """What the search hears, and how many seconds it takes."""
     heard, started = [], time.process_time()
     for _, log_probs in speech:
-        state = search.start()
-        for frame in log_probs:
-            state = search.step(frame, state)
+        state = decoded(search, log_probs)
         phones = BeamSearch.final(search, state).words  # where unknown words are not written yet
         written = search.final(state).words
         heard.append(([word.text for word in written], [word.text.startswith("<") for word in phones]))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import read_16k
+from recipes.mini.listen import decoded, read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import BeamConfig
@@ -168,10 +168,7 @@ def ours(vocabulary: Vocabulary) -> Callable[[Emissions], Words]:
     search = BeamSearch(vocabulary)
 
     def decode(rows: Emissions) -> Words:
-        state = search.start()
-        for row in rows:
-            state = search.step(row, state)
-        return [vocabulary.lm.number(word.text) for word in search.final(state).words]
+        return [vocabulary.lm.number(word.text) for word in search.final(decoded(search, rows)).words]
 
     return decode
 

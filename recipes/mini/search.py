@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import read_16k
+from recipes.mini.listen import decoded, read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.acoustic import Acoustic
@@ -83,10 +83,7 @@ def row(name: str, search: BeamSearch, speech: Speech, seconds: float) -> str:
     """One line of the table."""
     words, started = ErrorCount(), time.process_time()
     for text, log_probs in speech:
-        state = search.start()
-        for frame in log_probs:
-            state = search.step(frame, state)
-        words.add(text.split(), search.final(state).text.split())
+        words.add(text.split(), search.final(decoded(search, log_probs)).text.split())
     factor = (time.process_time() - started) / seconds
     return f"| {name} | {100 * words.rate:.1f} | {factor:.4f} |"
 

@@ -17,7 +17,7 @@ from recipes.boards.expect import BOARDS, count, expected
 from recipes.mini import evaluate
 from recipes.mini.card import write_card
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import Heard, Task, hear_all, read_16k
+from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from recipes.tiny.bundle import BUNDLE, HERE
@@ -28,13 +28,6 @@ from streamasr.training.manifest import Utterance, read_manifest
 
 TIMED_S = 60  # of speech, for time and memory
 DECODERS = ("beam", "greedy")
-
-
-def heard_by(folder: Path, speech: dict[str, tuple[Utterance, ...]]) -> dict[str, dict[str, list[Heard]]]:
-    """Decoder -> split -> what it hears there."""
-    tasks = [Task(name == "greedy", utterances, frozenset()) for name in DECODERS for utterances in speech.values()]
-    found = iter(hear_all(folder, tasks))
-    return {name: {split: next(found) for split in speech} for name in DECODERS}
 
 
 def costs(folder: Path, speech: tuple[Utterance, ...]) -> list[tuple[str, str]]:
@@ -71,15 +64,14 @@ def main() -> None:
     }
     columns: dict[str, list[tuple[str, str]]] = {}
     for folder in (BUNDLE, BUNDLED):
-        heard, rows, measured = heard_by(folder, speech), [], {}
+        heard, rows = evaluate.hear_splits(folder, DECODERS, speech), []
         for name in DECODERS:
             for split in speech:
                 words, letters = evaluate.count(heard[name][split])
                 rows.append((f"{split}, {name}: WER, CER %", f"{100 * words.rate:.1f}, {100 * letters.rate:.1f}"))
-            measured |= {f"{name}_{key}": value for key, value in evaluate.error_table(heard[name])[1].items()}
         columns[folder.name] = rows + costs(folder, speech["dev"])
         if arguments.write and folder == BUNDLE:
-            write_bundle(replace(read_bundle(BUNDLE), measured=measured))
+            write_bundle(replace(read_bundle(BUNDLE), measured=evaluate.figures(heard)))
             write_card(BUNDLE)
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for cells in zip(*columns.values(), strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from streamasr.errors import ManifestError
-from streamasr.nn.acoustic_model import ModelConfig
+from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 from streamasr.training.augment import AugmentConfig
 from streamasr.training.data import BatchConfig
 
@@ -67,6 +67,10 @@ class TrainConfig:
             raise ManifestError(f"{path}: not TOML: {error}") from error
         except OSError as error:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
+
+    def make_model(self, heads: dict[str, list[str]]) -> AcousticModel:
+        """The network, untrained. heads: as in ModelConfig."""
+        return AcousticModel(ModelConfig.from_dict({"heads": heads, **self.model}))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -68,7 +68,7 @@ class Trainer:
             raise StreamasrError("room_probability needs rooms; `python -m recipes.mini.rooms` makes some")
         self.dev = corpus.dev[:: max(1, len(corpus.dev) // config.dev_utterances)][self.rank :: self.world]
         self.dev_cache = AudioCache([u.audio for u in self.dev], corpus.cache)
-        self.model = AcousticModel(ModelConfig.from_dict({"heads": heads, **config.model}))
+        self.model = config.make_model(heads)
         self.objective = Objective(self.model, config, teacher)
         self.optimisers = make_optimisers(self.model, config.optimiser)
         self.epoch, self.batch, self.step, self.audio_s, self.spent_s = 0, 0, 0, 0.0, 0.0
