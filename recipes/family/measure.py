@@ -62,7 +62,7 @@ class Row:
     latency_ms: float  # infinite: the whole utterance is waited for
     factor: float  # real-time factor of the network
     megabytes: float
-    cer: float
+    cer: float  # not a number: that head has not learned
     wer: float
     long_wer: float
 
@@ -130,6 +130,8 @@ def measure(member: Member, speed: float, folder: Path, speech: Speech) -> Row:
     saved: dict[str, Any] = load_checkpoint(folder / "last.pt")
     bundle = export(folder)
     path = bundle.folder
+    cer, wer, long_wer = errors(load(path, greedy=True), load(path), speech)
+    weights = member.config.head_weights
     return Row(
         folder.name,
         member.says,
@@ -138,7 +140,8 @@ def measure(member: Member, speed: float, folder: Path, speech: Speech) -> Row:
         latency_ms(bundle),
         real_time_factor(Acoustic(bundle), speech),
         (path / "fp32.onnx").stat().st_size / 1e6,
-        *errors(load(path, greedy=True), load(path), speech),
+        cer if weights["letters"] else float("nan"),
+        *((wer, long_wer) if weights["phones"] else (float("nan"), float("nan"))),
     )
 
 
@@ -182,15 +185,20 @@ def table(rows: Sequence[Row]) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        speed = "-" if np.isnan(row.hours_per_hour) else f"{row.hours_per_hour:.0f}"
+        speed = _figure(row.hours_per_hour, 0)
+        rates = " | ".join(_figure(100 * rate, 1) for rate in (row.cer, row.wer, row.long_wer))
         wait = "the utterance" if np.isinf(row.latency_ms) else f"{row.latency_ms:.0f}"
         if row.name == TWO:
             wait += ", then the utterance"
         lines.append(
-            f"| {row.name} | {row.says} | {row.parameters:,} | {speed} | {100 * row.cer:.1f} | {100 * row.wer:.1f} "
-            f"| {100 * row.long_wer:.1f} | {wait} | {row.factor:.4f} | {160 * row.factor:.2f} | {row.megabytes:.1f} |"
+            f"| {row.name} | {row.says} | {row.parameters:,} | {speed} | {rates} "
+            f"| {wait} | {row.factor:.4f} | {160 * row.factor:.2f} | {row.megabytes:.1f} |"
         )
     return lines
+
+
+def _figure(value: float, digits: int) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:
