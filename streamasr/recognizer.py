@@ -19,7 +19,8 @@ from streamasr.decoding.rejection import GrammarSearch
 from streamasr.errors import AudioError, BundleError
 from streamasr.events import Event, Final, Transcript
 from streamasr.sources import AudioSource, open_file
-from streamasr.stream import Engine, Stream, accept_together
+from streamasr.stream import Stream, accept_together
+from streamasr.utterances import Engine
 from streamasr.words import open_rescorer, open_words
 
 BUNDLED = Path(__file__).parent / "models" / "en-mini"

@@ -3,55 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from streamasr.acoustic import Acoustic, State
-from streamasr.bundle import Bundle, EndpointRule, Tuning
+from streamasr.acoustic import State
+from streamasr.bundle import EndpointRule
 from streamasr.decoding.beam import BeamSearch
-from streamasr.decoding.hypothesis import Decoder, Hypothesis, HypothesisWord
-from streamasr.endpoint import is_endpoint
+from streamasr.decoding.hypothesis import Decoder
 from streamasr.errors import AudioError, StreamError
-from streamasr.events import Event, Final, Gap, Partial, Word
-from streamasr.second_pass import NOTHING, Reread
+from streamasr.events import Event, Gap
+from streamasr.second_pass import Reread
 from streamasr.snapshot import BROKEN, like, pack, under, unpack
 from streamasr.sources.resample import Resampler
 from streamasr.sources.samples import as_mono_float, check_rate
+from streamasr.utterances import Engine, StreamState, Utterances
 
 Floats = NDArray[np.float32]
 
 WHOLE_S = 600.0  # of audio at most for a network that hears it as a whole: about 1 GB of memory
-RUN_UP_S = 1.0  # of quiet before an utterance that a second pass reads too
 HEARD_GAP_S = 1.0  # of lost audio the network hears so much silence; the rest only moves the clock
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What all streams of a recogniser share; nothing in it changes."""
-
-    bundle: Bundle
-    acoustic: Acoustic
-    decoder: Decoder
-    head: slice  # the decoder's tokens in the graph's output
-    tuning: Tuning  # of that decoder
-    second: Acoustic | None = None  # reads every utterance again when it has ended
-
-
-@dataclass(frozen=True)
-class StreamState:
-    """All that a stream knows. Never changed: every step makes a new one."""
-
-    acoustic: State
-    decoder: Any
-    pending: Floats  # samples that the network has not heard yet
-    heard: int = 0  # samples that it has
-    again: Reread = NOTHING  # those that a second pass would read
-    shown: tuple[str, str] = ("", "")  # text and stable text of the last Partial
-    said_until: int = 0  # end of the last Final, in samples
-    jumps: tuple[tuple[int, int], ...] = ()  # (from this sample on, the clock is so many samples ahead)
 
 
 class Stream:
@@ -142,7 +115,7 @@ class Stream:
         rate = resampler.rate
         heard = min(n_samples, int(HEARD_GAP_S * rate))
         here, after = self._to_model(self._received), self._to_model(self._received + n_samples)
-        start_s = self._seconds(here)
+        start_s = self._state.seconds(here, self._model_rate)
         heard_until = self._to_model(self._received + heard)
         if after > heard_until:
             jump = (heard_until, after - heard_until)
@@ -174,7 +147,7 @@ class Stream:
         else:
             log_probs = self._acoustic.whole(state.pending)
             events += self._hear(log_probs, state.acoustic, total)
-        self._state = self._end_utterance(total, self._state, events)
+        self._state = self._utterances().end(total, self._state, events)
         return events
 
     def _run(self, stop: int | None = None) -> list[Event]:
@@ -203,97 +176,16 @@ class Stream:
             pending = pending.copy()  # or a long piece would be kept for its last samples
         again = state.again.add(now) if self._engine.second else state.again
         state = replace(state, acoustic=acoustic, heard=state.heard + samples, pending=pending, again=again)
+        utterances = self._utterances()
         for frame, row in enumerate(log_probs[:, self._engine.head], first):
             if frame >= 0 and (stop is None or frame < stop):
-                state = self._frame(row, frame, state, events)
+                state = utterances.frame(row, frame, state, events)
         frames = first + len(log_probs) if stop is None else min(first + len(log_probs), stop)
-        self._state = self._partial(state, frames, events)
+        self._state = utterances.partial(state, frames, events)
         return events
 
-    def _frame(self, log_probs: Floats, frame: int, state: StreamState, events: list[Event]) -> StreamState:
-        graph = self._acoustic.graph
-        state = replace(state, decoder=self._decoder.step(log_probs, state.decoder))
-        spoken = self._decoder.spoken(state.decoder)
-        if not is_endpoint(spoken, frame, graph.stride / self._model_rate, self.endpoint):
-            return state
-        return self._end_utterance((frame + 1) * graph.stride, state, events)
-
-    def _partial(self, state: StreamState, frames: int, events: list[Event]) -> StreamState:
-        if self._decoder.spoken(state.decoder) is None:
-            if self._engine.second is None:
-                return state
-            return replace(state, again=state.again.keep(RUN_UP_S * self._model_rate, self._acoustic.graph.stride))
-        hypothesis = self._decoder.hypothesis(state.decoder)
-        if not hypothesis.words:
-            return state  # another first word is under way; what is shown may yet be right
-        stable = hypothesis.words[: hypothesis.stable] if self._engine.second is None else ()
-        tuning = self._engine.tuning
-        if not tuning.spoken(word.evidence for word in stable):
-            stable = ()  # it may be noise, which is taken back
-        shown = hypothesis.text, " ".join(word.text for word in stable)
-        if shown == state.shown:
-            return state
-        stride = self._acoustic.graph.stride
-        start = max(state.said_until, hypothesis.words[0].first_frame * stride + tuning.timing.start)
-        events.append(Partial(shown[0], self._seconds(start, state), self._seconds(frames * stride, state), shown[1]))
-        return replace(state, shown=shown)
-
-    def _end_utterance(self, end: int, state: StreamState, events: list[Event]) -> StreamState:
-        """The hypothesis becomes a Final, its words in [said_until, end]; or nothing, if it was noise."""
-        tuning = self._engine.tuning
-        decoder, hypothesis = state.decoder, self._decoder.final(state.decoder)
-        if self._engine.second and hypothesis.words:
-            decoder, hypothesis = self._read_again(self._engine.second, state.again.until(end))
-        following = replace(
-            state, decoder=self._decoder.next_utterance(state.decoder), again=state.again.after(end), shown=("", "")
-        )
-        if not hypothesis.words:
-            if state.shown[0]:
-                events.append(Partial("", self._seconds(end, state), self._seconds(end, state)))
-            return following
-        confidences = [tuning.confidence(word.evidence) for word in hypothesis.words]
-        times = self._word_times(hypothesis.words, state.said_until, end)
-        # A word that a jump of the clock lies in does not last as long as the jump.
-        spans = [(s := self._seconds(start, state), s + (stop - start) / self._model_rate) for start, stop in times]
-        if not tuning.spoken(word.evidence for word in hypothesis.words):
-            if state.shown[0]:  # take it back
-                events.append(Partial("", spans[0][0], spans[-1][1]))
-            return following
-        words = tuple(
-            Word(word.text, start_s, end_s, confidence)
-            for word, (start_s, end_s), confidence in zip(hypothesis.words, spans, confidences, strict=True)
-        )
-        others = tuple(self._decoder.n_best(decoder, self._n_best)) if self._n_best else ()
-        events.append(Final(hypothesis.text, words, words[0].start_s, words[-1].end_s, others))
-        return replace(following, said_until=times[-1][1])
-
-    def _read_again(self, network: Acoustic, utterance: Reread) -> tuple[Any, Hypothesis]:
-        """The state of a decoder that has heard the whole utterance through another network, and its best words."""
-        decoder = self._decoder.start()
-        for row in network.whole(utterance.samples)[:, self._engine.head]:
-            decoder = self._decoder.step(row, decoder)
-        hypothesis = self._decoder.final(decoder)
-        ahead = utterance.start // network.graph.stride
-        words = tuple(
-            replace(word, first_frame=word.first_frame + ahead, last_frame=word.last_frame + ahead)
-            for word in hypothesis.words
-        )
-        return decoder, replace(hypothesis, words=words)
-
-    def _word_times(self, words: Sequence[HypothesisWord], low: int, high: int) -> list[tuple[int, int]]:
-        """Start and end of each word in samples: spikes moved by the model's measured delay, in order, apart."""
-        stride, timing = self._acoustic.graph.stride, self._engine.tuning.timing
-        starts = [word.first_frame * stride + timing.start for word in words]
-        ends = [(word.last_frame + 1) * stride + timing.end for word in words]
-        for i in range(len(words) - 1):
-            if ends[i] > starts[i + 1]:
-                ends[i] = starts[i + 1] = (ends[i] + starts[i + 1]) // 2
-        times = []
-        for start, end in zip(starts, ends, strict=True):
-            start = min(max(start, low), high)
-            low = min(max(end, start), high)
-            times.append((start, low))
-        return times
+    def _utterances(self) -> Utterances:
+        return Utterances(self._engine, self._decoder, self.endpoint, self._n_best)
 
     @property
     def _model_rate(self) -> int:
@@ -302,10 +194,6 @@ class Stream:
     def _to_model(self, samples: int) -> int:
         rate = self._resampler.rate if self._resampler else self._model_rate
         return round(samples * self._model_rate / rate)
-
-    def _seconds(self, sample: int, state: StreamState | None = None) -> float:
-        jumps = (state or self._state).jumps
-        return (sample + sum(ahead for start, ahead in jumps if start <= sample)) / self._model_rate
 
     def _must_be_open(self) -> None:
         if self._finished:

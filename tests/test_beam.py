@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamasr.bundle import BeamConfig
-from streamasr.decoding.beam import BeamSearch, BeamState
+from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.beam_state import BeamState
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
 from streamasr.decoding.vocabulary import Vocabulary

@@ -38,7 +38,8 @@ from streamasr.bundle import (
 from streamasr.decoding.greedy import Greedy
 from streamasr.events import Final, Partial
 from streamasr.recognizer import BUNDLED, Recognizer
-from streamasr.stream import Engine, Stream
+from streamasr.stream import Stream
+from streamasr.utterances import Engine
 
 DATA = Path(__file__).parent / "data"
 ENGINE = Path(program.__file__).parent

@@ -26,7 +26,8 @@ from recipes.sections import write_section
 from streamasr.bundle import BeamConfig
 from streamasr.decoding.arpa import LN10, read_arpa, write_ngram
 from streamasr.decoding.backoff import Arpa
-from streamasr.decoding.beam import BLANK, BeamSearch
+from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.beam_state import BLANK
 from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.prune import prune
 from streamasr.decoding.vocabulary import Vocabulary
@@ -43,7 +44,7 @@ Words = list[int]
 IMPOSSIBLE = -1e4  # emission of flashlight's silence between words, which our tokens do not have
 EQUAL = 1e-4  # scores are sums of some hundred float32
 # Nothing that makes the search cheap at the price of being wrong at times.
-WIDE = BeamConfig(hypotheses=500, width=25.0, token_width=1e3, blank_skip=1.1, pause=10**6)
+WIDE = BeamConfig(hypotheses=500, histories=500, width=25.0, token_width=1e3, blank_skip=1.1, pause=10**6)
 BEAM, THRESHOLD = 200, 25.0  # flashlight's hypotheses, and how far they may be from the best
 
 
@@ -101,6 +102,13 @@ def ctc_sum(rows: Emissions, spellings: Sequence[Sequence[bytes]]) -> float:
     return float(np.logaddexp.reduce(alpha[[gap, *ends]]))
 
 
+def penalised(rows: Emissions, config: BeamConfig) -> Emissions:
+    """What our search makes of emissions before it sums: it takes something off every blank."""
+    rows = rows.copy()
+    rows[:, BLANK] -= config.blank_penalty
+    return rows
+
+
 def score(rows: Emissions, words: Words, vocabulary: Vocabulary) -> float:
     """What both searches look for the greatest of."""
     lm, config = vocabulary.lm, vocabulary.config
@@ -109,7 +117,7 @@ def score(rows: Emissions, words: Words, vocabulary: Vocabulary) -> float:
         one, state = lm.score(state, np.array([word], dtype=np.int32))
         log_prob += float(one[0])
     log_prob += float(lm.end(state)[0])
-    ctc = ctc_sum(rows, [vocabulary.spellings.of_word(word) for word in words])
+    ctc = ctc_sum(penalised(rows, config), [vocabulary.spellings.of_word(word) for word in words])
     return ctc + config.lm_weight * log_prob + config.word_bonus * len(words)
 
 
@@ -153,11 +161,12 @@ class Flashlight:
             criterion_type=decoder.CriterionType.CTC,
         )
         self._parts: tuple[Any, ...] = (lm, names, trie)  # the decoder does not own them
+        self._config = vocabulary.config
         self._decoder = decoder.LexiconDecoder(options, trie, lm, silence, BLANK, -1, [], False)
 
     def __call__(self, rows: Emissions) -> Words:
         """The words of the best hypothesis."""
-        silence = np.full((len(rows), 1), IMPOSSIBLE)
+        rows, silence = penalised(rows, self._config), np.full((len(rows), 1), IMPOSSIBLE)
         wide = np.ascontiguousarray(np.concatenate([rows, rows, silence], axis=1), dtype=np.float32)
         found = self._decoder.decode(wide.ctypes.data, *wide.shape)
         return [word for word in found[0].words if word >= 0] if found else []
@@ -275,7 +284,8 @@ def main() -> None:
     if not isinstance(recognizer.decoder, BeamSearch):
         raise BundleError(f"{arguments.bundle}: has no words, expected a bundle with a lexicon")
     shipped, lm = recognizer.decoder.config, Ngram.open(packed)
-    config = replace(WIDE, lm_weight=shipped.lm_weight, word_bonus=shipped.word_bonus)
+    weights = {name: getattr(shipped, name) for name in ("lm_weight", "word_bonus", "blank_penalty")}
+    config = replace(WIDE, **weights)
     known = recognizer.decoder.vocabulary
     spellings = known.spellings if lm.words == known.lm.words else spell_like(recognizer.bundle, lm.words)
     vocabulary = Vocabulary(lm, spellings, known.speller, config)

@@ -9,8 +9,8 @@ state of the language model) but whose words are not, only the best few live on.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamasr.bundle import Evidence
 from streamasr.decoding import links
+from streamasr.decoding.beam_state import BLANK, BeamState
 from streamasr.decoding.candidates import NEVER, Candidates, Floats, Ints, Names, longer, of_phones
 from streamasr.decoding.hypothesis import Hypothesis, Spoken
 from streamasr.decoding.links import Link
@@ -25,33 +26,8 @@ from streamasr.decoding.prefixtree import ROOT
 from streamasr.decoding.rescore import Ending, Rescorer
 from streamasr.decoding.vocabulary import Vocabulary
 
-BLANK = 0
-ABANDONED = 10.0  # log-probability that a word is broken off
+ABANDONED = 25.0  # nats that breaking a word off costs, more than saying it: or rare words before a pause were lost
 PATIENCE = 5  # frames for which a word that is not complete is believed to go on
-
-
-@dataclass(frozen=True)
-class BeamState:
-    """The beam after some frames: arrays over hypotheses, never changed in place."""
-
-    frame: int  # seen since the stream began
-    letter_frame: int  # the last frame whose best token was no blank
-    node: Ints
-    last: Ints  # token; BLANK: none yet
-    lm: Ints
-    history: NDArray[np.uint64]  # names the sequence of words
-    spelled: NDArray[np.uint64]  # (2, hypotheses): phones of the unknown word that is open, see unknown.py; 0: none is
-    blank: Floats  # log-probability of alignments that end in the blank, and of those that end in `last`
-    label: Floats
-    prior: Floats  # weighted language model, word bonus
-    word_start: Ints  # frames of the first and last token of the word that is open
-    word_end: Ints
-    evidence: Floats  # (4, hypotheses): sum, minimum, number of that word's token log-probabilities; sum of the blank's
-    links: NDArray[np.object_]  # words so far: Link or None
-
-
-PLAIN = ("frame", "letter_frame", "links")  # of BeamState's fields, those that are no arrays of numbers
-KINDS: dict[str, Any] = {"Floats": np.float64, "NDArray[np.uint64]": np.uint64}
 
 
 class BeamSearch:
@@ -75,29 +51,13 @@ class BeamSearch:
     def adopt(self, state: BeamState) -> BeamState:
         """The state of a search with other phrases: what stands within one of those is forgotten."""
         kept = np.flatnonzero(state.node < len(self.vocabulary.plain_tree))
-        return _chosen(state, kept) if len(kept) else self._fresh(state.frame, state.letter_frame)
+        return state.chosen(kept) if len(kept) else self._fresh(state.frame, state.letter_frame)
 
     def start(self) -> BeamState:
         return self._fresh(0, 0)
 
     def _fresh(self, frame: int, letter_frame: int) -> BeamState:
-        zero, none = np.zeros(1, dtype=np.int64), np.zeros(1)
-        return BeamState(
-            frame=frame,
-            letter_frame=letter_frame,
-            node=zero + ROOT,
-            last=zero + BLANK,
-            lm=zero + self.vocabulary.lm.start,
-            history=np.ones(1, dtype=np.uint64),
-            spelled=np.zeros((2, 1), dtype=np.uint64),
-            blank=none,
-            label=none + NEVER,
-            prior=none,
-            word_start=zero,
-            word_end=zero,
-            evidence=np.zeros((4, 1)),
-            links=_objects([None]),
-        )
+        return BeamState.fresh(frame, letter_frame, self.vocabulary.lm.start)
 
     def step(self, log_probs: NDArray[np.float32], state: BeamState) -> BeamState:
         state = self._decided(state)
@@ -184,7 +144,7 @@ class BeamSearch:
         said = ended[self._ended(state)[0][0]]
         if said is None:
             return state
-        return _chosen(state, np.flatnonzero([links.begins(link, said) for link in state.links]))
+        return state.chosen(np.flatnonzero([links.begins(link, said) for link in state.links]))
 
     def _without_pauses(self, state: BeamState) -> BeamState:
         """Nobody pauses for long within a word: then it was none, and the next one may begin."""
@@ -316,7 +276,7 @@ class BeamSearch:
         # a token that still sounds is not taken for a new one.
         said = self._ended(state)[0][0]
         kept = np.flatnonzero(state.history == state.history[said])
-        state = _chosen(state, kept)
+        state = state.chosen(kept)
         total = np.logaddexp(state.blank, state.label).max()
         fresh = self._fresh(0, 0)
         return replace(
@@ -330,31 +290,11 @@ class BeamSearch:
         )
 
     def pack(self, state: BeamState) -> Any:
-        arrays = {f.name: getattr(state, f.name).tolist() for f in fields(state) if f.name not in PLAIN}
-        return [state.frame, state.letter_frame, arrays, links.pack(state.links.tolist())]
+        return state.pack()
 
     def unpack(self, values: Any) -> BeamState:
-        frame, letter_frame, arrays, linked = values
-        made = {
-            f.name: np.array(arrays[f.name], dtype=KINDS.get(str(f.type), np.int64))
-            for f in fields(BeamState)
-            if f.name not in PLAIN
-        }
-        return BeamState(frame=frame, letter_frame=letter_frame, links=_objects(links.unpack(linked)), **made)
-
-
-def _chosen(state: BeamState, kept: Ints) -> BeamState:
-    arrays = {
-        f.name: getattr(state, f.name)[..., kept] for f in fields(state) if f.name not in ("frame", "letter_frame")
-    }
-    return replace(state, **arrays)
+        return BeamState.unpack(values)
 
 
 def _best(rank: Floats, among: NDArray[np.bool_]) -> int:
     return int(np.argmax(np.where(among, rank, NEVER) if among.any() else rank))
-
-
-def _objects(members: Sequence[Link | None]) -> NDArray[np.object_]:
-    array = np.empty(len(members), dtype=object)
-    array[:] = members
-    return array

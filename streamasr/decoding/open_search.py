@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from streamasr.decoding.beam import BeamSearch, BeamState
+from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.beam_state import BeamState
 from streamasr.decoding.hypothesis import Hypothesis
 
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from streamasr.bundle import Evidence
 from streamasr.decoding import links
-from streamasr.decoding.beam import BLANK, BeamSearch, BeamState
+from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.beam_state import BLANK, BeamState
 from streamasr.decoding.candidates import NEVER
 from streamasr.decoding.grammar import Grammar
 from streamasr.decoding.hypothesis import Hypothesis, HypothesisWord, Spoken
