@@ -22,6 +22,7 @@ from recipes.mini.data import LETTERS, noise_files
 from recipes.mini.listen import Heard, Task, hear, hear_all, read_16k
 from recipes.program import run
 from streamasr.bundle import ConfidenceModel, Timing, Tuning, read_bundle, write_bundle
+from streamasr.errors import StreamasrError
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance, read_manifest
 
@@ -52,7 +53,9 @@ def spike_errors(
 
 
 def fit_timing(errors: NDArray[np.float64]) -> Timing:
-    """The medians: what minimises the mean absolute error."""
+    """The medians: what minimises the mean absolute error. StreamasrError: no word to learn from."""
+    if not len(errors):
+        raise StreamasrError("no word that was heard right is in the alignments: make them for the same paths of audio")
     start, end = np.median(errors, axis=0)
     return Timing(start=int(start), end=int(end))
 
