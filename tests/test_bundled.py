@@ -16,6 +16,7 @@ from tests.law import check_law
 from tests.test_stream import events_of, subject
 
 SAMPLE = Path(__file__).parent / "data" / "sample.wav"
+SIBLING = Path(__file__).parents[1] / "recipes" / "tiny" / "en-tiny"
 SILENCE = np.zeros(16000, np.float32)
 
 
@@ -46,6 +47,16 @@ def test_the_sample_is_recognisable(recognizer):
     found = recognizer.transcribe(SAMPLE).text.replace("\n", " ")
     wrong = jiwer.cer((SAMPLE.parent / "sample.txt").read_text().strip(), found)
     assert wrong < 0.35, f"{100 * wrong:.0f} % of the letters are wrong: {found}"
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_the_sibling_hears_the_sample_however_it_is_cut(sample, greedy):
+    jiwer = pytest.importorskip("jiwer")
+    sibling = streamasr.load(SIBLING, greedy=greedy)
+    events = events_of(sibling, sample, [10**9])
+    assert events_of(sibling, sample, [441]) == events
+    said = (SAMPLE.parent / "sample.txt").read_text().strip().replace(" ", "")
+    assert jiwer.cer(said, letters(events)) < 0.4
 
 
 @pytest.mark.slow
