@@ -101,7 +101,7 @@ def build(
     print("\n".join(report))
     write_section(place.results, "int8", "\n".join(report))
     tune(place.out, place.shared)
-    write_card(place.out)
+    write_card(place.out, place.results.parent.name)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ TEMPLATE = """\
 
 A streaming model for English: 16 kHz mono audio to letters and phones, by a unidirectional GRU with CTC; phones to
 words by a lexicon and {models}.
-Made by `recipes/mini`, version {version}; this card is written from `bundle.json` by `python -m recipes.mini.card`.
+Made by `recipes/{recipe}`, version {version}; this card is written from `bundle.json` by `python -m recipes.mini.card`.
 
 | | |
 |---|---|
@@ -25,14 +25,13 @@ Made by `recipes/mini`, version {version}; this card is written from `bundle.jso
 
 ## Measured
 
-With its words (`beam`) and as greedy letters without a language model (`greedy`), word and letter error rates by
-`python -m recipes.mini.evaluate`:
+With its words (`beam`) and as greedy letters without a language model (`greedy`), word and letter error rates:
 
 | | % |
 |---|---|
 {measured}
 
-More, with the commands: `recipes/mini/RESULTS.md`.
+More, with the commands: `recipes/{recipe}/RESULTS.md`.
 
 ## Made from
 
@@ -56,14 +55,15 @@ The weights are released under the licence of streamasr; the attribution above m
 FROM = {"fp32": "torch", "int8": "fp32"}
 
 
-def write_card(folder: Path) -> None:
-    """Write README.md into the bundle's folder."""
+def write_card(folder: Path, recipe: str = "mini") -> None:
+    """Write README.md into the bundle's folder. recipe: the folder in recipes/ that made it."""
     bundle = read_bundle(folder)
     graph = bundle.graphs["fp32"]
     network = bundle.network
     again = " and a recurrent one" if bundle.search and bundle.search.rescoring else ""
     text = TEMPLATE.format(
         name=bundle.name,
+        recipe=recipe,
         models="an n-gram language model" + again,
         version=bundle.version,
         layers=len(network["lookahead"]),
@@ -88,7 +88,9 @@ def write_card(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
-    write_card(parser.parse_args().bundle)
+    parser.add_argument("--recipe", default="mini", help="the folder in recipes/ that made it (default mini)")
+    arguments = parser.parse_args()
+    write_card(arguments.bundle, arguments.recipe)
 
 
 if __name__ == "__main__":

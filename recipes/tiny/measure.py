@@ -72,7 +72,7 @@ def main() -> None:
         columns[folder.name] = rows + costs(folder, speech["dev"])
         if arguments.write and folder == BUNDLE:
             write_bundle(replace(read_bundle(BUNDLE), measured=evaluate.figures(heard)))
-            write_card(BUNDLE)
+            write_card(BUNDLE, HERE.name)
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for cells in zip(*columns.values(), strict=True):
         lines.append(f"| {cells[0][0]} | {' | '.join(value for _, value in cells)} |")
