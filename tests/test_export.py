@@ -122,8 +122,9 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "home" / "letters.txt").read_text() == "dear"
 
 
-def test_checkpoints_are_averaged(tmp_path: Path) -> None:
-    models = [tiny_model(seed=seed) for seed in (1, 2, 4)]
+@pytest.mark.parametrize("norm", ["layer", "batch"])
+def test_checkpoints_are_averaged(norm: str, tmp_path: Path) -> None:
+    models = [tiny_model(seed=seed, norm=norm) for seed in (1, 2, 4)]
     averaged = load_model([checkpoint(tmp_path / f"{i}.pt", model) for i, model in enumerate(models)])
     for name, value in averaged.state_dict().items():
         torch.testing.assert_close(value, sum(model.state_dict()[name] for model in models) / 3)

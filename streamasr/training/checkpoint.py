@@ -57,5 +57,8 @@ def load_model(paths: Sequence[Path]) -> AcousticModel:
             raise StreamasrError(f"{path}: another network than {paths[0]}; average checkpoints of one run")
     model = AcousticModel(ModelConfig.from_dict(checkpoints[0]["model_config"]))
     states = [checkpoint["model"] for checkpoint in checkpoints]
-    model.load_state_dict({name: torch.stack([state[name] for state in states]).mean(0) for name in states[0]})
+    averaged = model.state_dict()  # its metadata tell batch normalisation that nothing is missing
+    for name in averaged:
+        averaged[name] = torch.stack([state[name] for state in states]).mean(0)
+    model.load_state_dict(averaged)
     return model.eval()
