@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamasr.acoustic import Acoustic, State
 from streamasr.bundle import Bundle, EndpointRule, Graph, Tuning
-from streamasr.decoding.hypothesis import Decoder, Hypothesis, HypothesisWord
+from streamasr.decoding.hypothesis import Decoder, Hypothesis, HypothesisWord, decoded
 from streamasr.endpoint import is_endpoint
 from streamasr.events import Event, Final, Partial, Word
 from streamasr.second_pass import NOTHING, Reread
@@ -123,9 +123,7 @@ class Utterances:
 
     def _read_again(self, network: Acoustic, utterance: Reread) -> tuple[Any, Hypothesis]:
         """The state of a decoder that has heard the whole utterance through another network, and its best words."""
-        decoder = self.decoder.start()
-        for row in network.whole(utterance.samples)[:, self.engine.head]:
-            decoder = self.decoder.step(row, decoder)
+        decoder = decoded(self.decoder, network.whole(utterance.samples)[:, self.engine.head])
         hypothesis = self.decoder.final(decoder)
         ahead = utterance.start // network.graph.stride
         words = tuple(

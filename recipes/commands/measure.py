@@ -16,11 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import decoded, read_16k
+from recipes.mini.listen import read_16k
 from recipes.mini.tune import halves
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.decoding.grammar import Grammar
+from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.rejection import MOST_LOST, GrammarSearch
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.evaluation import ErrorCount

@@ -21,12 +21,13 @@ from tqdm import tqdm
 
 from export.words import WIDER
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import decoded, read_16k
+from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import BeamConfig, Rescoring, read_bundle
 from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.recurrent import Recurrent, read_states
 from streamasr.decoding.rescore import Ending, Rescorer, Scores, mixture

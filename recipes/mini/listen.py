@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jiwer
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from streamasr.decoding.hypothesis import Decoder, HypothesisWord
+from streamasr.decoding.hypothesis import HypothesisWord, decoded
 from streamasr.events import Word
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.manifest import Utterance
@@ -48,14 +48,6 @@ def match(reference: str, words: Sequence[AnyWord]) -> Iterator[tuple[AnyWord, i
         for i in range(chunk.hyp_start_idx, chunk.hyp_end_idx):
             right = chunk.type == "equal"
             yield words[i], chunk.ref_start_idx + i - chunk.hyp_start_idx if right else None
-
-
-def decoded(decoder: Decoder, rows: NDArray[np.float32]) -> Any:
-    """The decoder's state after log-probabilities (frames, tokens) of one utterance."""
-    state = decoder.start()
-    for row in rows:
-        state = decoder.step(row, state)
-    return state
 
 
 def hear(recognizer: Recognizer, audio: NDArray[np.float32]) -> tuple[HypothesisWord, ...]:

@@ -14,12 +14,12 @@ import jiwer
 from tqdm import tqdm
 
 from recipes.measuring import measuring
-from recipes.mini.listen import decoded
 from recipes.mini.search import Speech, emissions
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
 from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.open_search import OpenSearch
 from streamasr.words import open_rescorer, open_words, with_unknown
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import decoded, read_16k
+from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import BeamConfig
@@ -28,6 +28,7 @@ from streamasr.decoding.arpa import LN10, read_arpa, write_ngram
 from streamasr.decoding.backoff import Arpa
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.beam_state import BLANK
+from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.prune import prune
 from streamasr.decoding.vocabulary import Vocabulary

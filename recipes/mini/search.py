@@ -17,12 +17,13 @@ from tqdm import tqdm
 
 from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
-from recipes.mini.listen import decoded, read_16k
+from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, read_bundle
 from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.training.evaluation import ErrorCount

@@ -70,3 +70,11 @@ class Decoder(Protocol):
 
     def unpack(self, values: Any) -> Any:
         """The inverse of pack."""
+
+
+def decoded(decoder: Decoder, rows: NDArray[np.float32]) -> Any:
+    """The decoder's state after log-probabilities (frames, tokens) of one utterance."""
+    state = decoder.start()
+    for row in rows:
+        state = decoder.step(row, state)
+    return state
