@@ -167,14 +167,13 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], complain
 )
 def test_the_members_of_an_experiment_have_about_a_million_parameters(file: str) -> None:
     from recipes.family.members import Experiment
-    from recipes.mini.data import HEADS
     from streamasr.errors import ManifestError
     from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 
     experiment = Experiment.read(Path(__file__).parents[1] / "recipes" / file)
     assert f"<!-- {experiment.section} -->" in experiment.results.read_text(encoding="utf-8")
     for name, member in experiment.members.items():
-        model = AcousticModel(ModelConfig.from_dict({"heads": HEADS, **member.config.model}))
+        model = AcousticModel(ModelConfig.from_dict({"heads": member.heads(["ab"]), **member.config.model}))
         count = sum(parameter.numel() for parameter in model.body.parameters())
         assert 0.9e6 < count < 1.1e6 or "parameters" in member.says, f"{name}: {count:,}"
     with pytest.raises(ManifestError, match=f"no member qrnn: choose from {next(iter(experiment.members))}, "):

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from recipes.mini.pieces import word_pieces  # noqa: E402
 from streamasr.errors import ManifestError, StreamasrError  # noqa: E402
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig  # noqa: E402
 from streamasr.training import evaluation  # noqa: E402
@@ -275,6 +276,17 @@ def test_glued_texts_have_a_space_between_and_no_phones_where_a_word_is_unknown(
     assert spelled in ("ab cab", "cab ab")
     assert targets["phones"] == [None]
     assert encode_text("ab ba", HEADS, LEXICON)["phones"] == [1, 2, 2, 1]
+
+
+def test_word_pieces_are_what_is_written_often_and_the_longest_is_said() -> None:
+    texts = ["abab cab", "abab b"]
+    assert word_pieces(texts, 2) == ["ab", "abab"]
+    assert word_pieces(texts, 9) == ["ab", "abab", "cab"], "no more than there are"
+    assert encode_text("abab abc", {"letters": ["<blank>", " ", "a", "b", "c", "ab", "abab"]}, {}) == {
+        "letters": [6, 1, 5, 4]
+    }
+    with pytest.raises(KeyError, match="x"):
+        encode_text("x", {"letters": ["<blank>", " ", "a"]}, {})
 
 
 # The objective

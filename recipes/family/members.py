@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recipes.mini.data import HEADS
+from recipes.mini.pieces import word_pieces
 from streamasr.errors import ManifestError
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import Corpus
@@ -27,6 +30,11 @@ class Member:
     config: TrainConfig
     teacher: str | None  # the member that it learns from beside the texts
     adapts: str | None  # the member that it is a layer over, which alone learns, by RTRL (recipes/adapt)
+    pieces: int  # of words, that it may say in place of their letters
+
+    def heads(self, texts: Iterable[str]) -> dict[str, list[str]]:
+        """The network's outputs; texts: those that the pieces are common in."""
+        return HEADS | {"letters": HEADS["letters"] + word_pieces(texts, self.pieces)}
 
     def speech(self, whole: Corpus) -> Corpus:
         """What it learns from: of two members, the one with less has nothing that the other one has not."""
@@ -56,7 +64,7 @@ class Experiment:
             for name, own in values["member"].items():
                 says, hours = own.pop("says"), own.pop("hours", values["hours"])
                 minutes = own.pop("minutes", values["minutes"])
-                others = own.pop("teacher", None), own.pop("adapts", None)
+                others = own.pop("teacher", None), own.pop("adapts", None), own.pop("pieces", 0)
                 config = TrainConfig.from_dict(_over(values["base"], own), f"{path}, [member.{name}]")
                 members[name] = Member(name, says, hours, minutes, config, *others)
             results = path.parent / values["results"]

@@ -20,11 +20,12 @@ from tqdm import trange
 from recipes.adapt.gradient import Label, Recording, by_rtrl
 from recipes.adapt.network import Adaptive
 from recipes.family.members import FAMILY, Experiment, Member
-from recipes.mini.data import HEADS
+from recipes.mini.data import HEADS, LETTERS
 from recipes.program import run
 from streamasr.errors import StreamasrError
 from streamasr.training.data import RATE, Batch
 from streamasr.training.loop import start_processes
+from streamasr.training.manifest import read_manifest
 from streamasr.training.objective import Objective
 from streamasr.training.optimiser import descend, make_optimisers
 
@@ -34,7 +35,7 @@ ITEM_S = 8.0  # of audio
 TOKENS = 100  # said in it
 
 
-def one_step(member: Member, others: dict[str, Member]) -> tuple[Callable[[], object], float]:
+def one_step(member: Member, others: dict[str, Member], texts: list[str]) -> tuple[Callable[[], object], float]:
     """What a step of its training does, and how many seconds of audio that is."""
     target = torch.randint(1, 20, (TOKENS,))
     if member.adapts:
@@ -46,7 +47,7 @@ def one_step(member: Member, others: dict[str, Member]) -> tuple[Callable[[], ob
     audio = 0.1 * torch.randn(count, int(ITEM_S * RATE))
     batch = Batch(audio, torch.full((count,), audio.shape[1]), {head: [target] * count for head in HEADS})
     teacher = others[member.teacher].config.make_model(HEADS) if member.teacher else None
-    objective = Objective(member.config.make_model(HEADS), member.config, teacher).train()
+    objective = Objective(member.config.make_model(member.heads(texts)), member.config, teacher).train()
     optimisers = make_optimisers(objective.model, member.config.optimiser)
 
     def step() -> None:
@@ -68,11 +69,13 @@ def read_speeds(folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiment", type=Path, default=FAMILY, metavar="TOML")
+    parser.add_argument("--shared", type=Path, default=Path("../shared"))
     arguments = parser.parse_args()
     start_processes()
     torch.set_flush_denormal(True)
     experiment = Experiment.read(arguments.experiment)
-    steps = {name: one_step(member, experiment.members) for name, member in experiment.members.items()}
+    texts = [utterance.text for utterance in read_manifest(arguments.shared / "speech" / "train.jsonl", LETTERS)]
+    steps = {name: one_step(member, experiment.members, texts) for name, member in experiment.members.items()}
     best = dict.fromkeys(steps, float("inf"))
     for _ in trange(ROUNDS + 1):  # the first makes room in memory
         for name, (step, _) in steps.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 from recipes.family.adapted import adapt
 from recipes.family.members import FAMILY, Experiment
 from recipes.family.speed import read_speeds
-from recipes.mini.data import HEADS, corpus
+from recipes.mini.data import corpus
 from recipes.program import run
 from streamasr.errors import ManifestError
 from streamasr.training.checkpoint import epochs, load_model
@@ -47,10 +47,11 @@ def main() -> None:
         if other and not epochs(work / other):
             raise ManifestError(f"{name} needs {other}, which has not been trained in {work}: train that one first")
         model = load_model(epochs(work / other)[-1:]) if other else None
+        own = member.speech(speech)
         if model and member.adapts:
-            adapt(model, member.speech(speech), config, folder)
+            adapt(model, own, config, folder)
         else:
-            Trainer(config, HEADS, member.speech(speech), folder, teacher=model).run()
+            Trainer(config, member.heads(u.text for u in own.train), own, folder, teacher=model).run()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -202,10 +203,14 @@ class BatchDataset(Dataset[Batch]):
 def encode_text(
     text: str, heads: dict[str, list[str]], lexicon: dict[str, list[list[str]]]
 ) -> dict[str, list[int] | None]:
-    """Token numbers of a text for each head: letters for heads that have a space, else phones."""
+    """Token numbers of a text for each head: letters for heads that have a space, else phones.
+
+    Where tokens are several letters (word pieces), the longest that fits comes first.
+    """
     result: dict[str, list[int] | None] = {}
     for head, tokens in heads.items():
         number = {token: i for i, token in enumerate(tokens)}
-        spelled = list(text) if " " in number else pronounce(text, lexicon)
+        longest_first = "|".join(re.escape(token) for token in sorted(tokens[1:], key=len, reverse=True))
+        spelled = re.findall(f"{longest_first}|.", text) if " " in number else pronounce(text, lexicon)
         result[head] = None if spelled is None else [number[token] for token in spelled]
     return result
