@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -40,6 +41,16 @@ def speech(shared: Path) -> list[tuple[np.ndarray, str]]:
 
 def letters(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Final)).replace(" ", "")
+
+
+def test_the_sample_is_made_again_to_the_byte(tmp_path):
+    from recipes.sample.make import make
+
+    if not shutil.which("flite"):
+        pytest.skip("the program flite is not there")
+    make(tmp_path / "sample.wav")
+    for suffix in (".wav", ".txt"):
+        assert (tmp_path / "sample").with_suffix(suffix).read_bytes() == SAMPLE.with_suffix(suffix).read_bytes()
 
 
 def test_the_sample_is_recognisable(recognizer):

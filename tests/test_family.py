@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,25 @@ def test_the_members_of_an_experiment_have_about_a_million_parameters(file: str)
         assert 0.9e6 < count < 1.1e6 or "parameters" in member.says, f"{name}: {count:,}"
     with pytest.raises(ManifestError, match=f"no member qrnn: choose from {next(iter(experiment.members))}, "):
         experiment.choose(["qrnn"])
+
+
+def test_synthetic_speech_joins_a_member_s_own(tmp_path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipes.family.members import Experiment
+    from recipes.mini import synthetic
+    from recipes.mini.data import corpus
+    from streamasr.errors import ManifestError
+
+    if not shutil.which("flite"):
+        pytest.skip("the program flite is not there")
+    member = Experiment.read(Path(__file__).parents[1] / "recipes/mini/regularise.toml").members["synthetic"]
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match=r"run recipes\.mini\.synthetic first"):
+        member.speech(corpus(shared, tmp_path))
+    monkeypatch.setattr("sys.argv", ["synthetic", "--shared", str(shared), "--hours", "0.005"])
+    synthetic.main()
+    whole = corpus(shared, tmp_path)
+    spoken = [utterance for utterance in member.speech(whole).train if utterance.source == "flite"]
+    assert len(spoken) >= 2
+    assert 18.0 <= sum(utterance.seconds for utterance in spoken) < 40.0
+    assert {word for utterance in spoken for word in utterance.text.split()} <= whole.lexicon.keys()
+    assert {utterance.speaker for utterance in spoken} <= {"awb", "kal16", "rms", "slt"}

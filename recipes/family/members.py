@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from recipes.mini.data import HEADS
+from recipes.mini.data import HEADS, synthetic
 from recipes.mini.pieces import word_pieces
 from streamasr.errors import ManifestError
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import Corpus
 
+SPECIAL = {"teacher": None, "adapts": None, "synthetic": False, "pieces": 0}  # keys of a Member's own
 FAMILY = Path(__file__).parent / "members.toml"
 
 
@@ -30,6 +31,7 @@ class Member:
     config: TrainConfig
     teacher: str | None  # the member that it learns from beside the texts
     adapts: str | None  # the member that it is a layer over, which alone learns, by RTRL (recipes/adapt)
+    synthetic: bool  # whether it learns from recipes.mini.synthetic's speech, too
     pieces: int  # of words, that it may say in place of their letters
 
     def heads(self, texts: Iterable[str]) -> dict[str, list[str]]:
@@ -43,7 +45,10 @@ class Member:
             if seconds < self.hours * 3600.0:
                 chosen.append(int(i))
                 seconds += whole.train[i].seconds
-        return replace(whole, train=[whole.train[i] for i in sorted(chosen)])
+        more = synthetic() if self.synthetic else []
+        if self.synthetic and not more:
+            raise ManifestError(f"{self.name} needs synthetic speech: run recipes.mini.synthetic first")
+        return replace(whole, train=[*(whole.train[i] for i in sorted(chosen)), *more])
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,9 @@ class Experiment:
             for name, own in values["member"].items():
                 says, hours = own.pop("says"), own.pop("hours", values["hours"])
                 minutes = own.pop("minutes", values["minutes"])
-                others = own.pop("teacher", None), own.pop("adapts", None), own.pop("pieces", 0)
+                special = {key: own.pop(key, otherwise) for key, otherwise in SPECIAL.items()}
                 config = TrainConfig.from_dict(_over(values["base"], own), f"{path}, [member.{name}]")
-                members[name] = Member(name, says, hours, minutes, config, *others)
+                members[name] = Member(name, says, hours, minutes, config, **special)
             results = path.parent / values["results"]
             return cls(Path(values["work"]), results, values["section"], members)
         except tomllib.TOMLDecodeError as error:

@@ -10,9 +10,10 @@ from streamasr.decoding.g2p import G2p
 from streamasr.recognizer import BUNDLED
 from streamasr.training.lexicon import PHONES, read_lexicon
 from streamasr.training.loop import Corpus
-from streamasr.training.manifest import read_manifest
+from streamasr.training.manifest import Utterance, read_manifest
 
 ROOMS = Path("work/rooms")  # impulse responses written by recipes.mini.rooms
+SYNTHETIC = Path("work/synthetic/manifest.jsonl")  # speech written by recipes.mini.synthetic
 TRAINED_G2P = Path("work/g2p/en.g2p")  # written by recipes.g2p.train
 LETTERS = [" ", "'", *string.ascii_lowercase]
 HEADS = {"letters": ["<blank>", *LETTERS], "phones": ["<blank>", *PHONES]}
@@ -38,6 +39,11 @@ def g2p_file() -> Path:
     return TRAINED_G2P if TRAINED_G2P.exists() else BUNDLED / "words.g2p"
 
 
+def synthetic() -> list[Utterance]:
+    """Speech that nobody said; none, where it has not been made."""
+    return read_manifest(SYNTHETIC, LETTERS) if SYNTHETIC.exists() else []
+
+
 def corpus(shared: Path, cache: Path) -> Corpus:
     """../shared as the recipe uses it; training words that CMUdict lacks are pronounced by the model of recipes.g2p.
 
@@ -46,7 +52,7 @@ def corpus(shared: Path, cache: Path) -> Corpus:
     train = read_manifest(shared / "speech" / "train.jsonl", LETTERS)
     dev = read_manifest(shared / "speech" / "dev.jsonl", LETTERS)
     lexicon = read_lexicon(shared / "lexicon" / "cmudict.dict")
-    unknown = {word for u in train for word in u.text.split()} - lexicon.keys()
+    unknown = {word for u in (*train, *synthetic()) for word in u.text.split()} - lexicon.keys()
     g2p = G2p.open(g2p_file())
     unknown -= {word for u in dev for word in u.text.split()}
     lexicon |= {word: g2p.pronounce(word) for word in sorted(unknown)}

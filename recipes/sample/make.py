@@ -1,15 +1,13 @@
-"""Speak the demo's recording with Debian's flite: python -m recipes.sample.make
-
-A synthetic voice, so that the sample belongs to nobody; the same flite gives the same bytes again.
-"""
+"""Speak the demo's recording with Debian's flite: python -m recipes.sample.make"""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import wave
 from pathlib import Path
+
+from recipes.flite import speak
+from recipes.program import run
+from streamasr.errors import StreamasrError
 
 TEXT = "the old man walked slowly down to the river and looked at the boats in the morning light"
 VOICE = "rms"
@@ -19,20 +17,20 @@ SAMPLE = Path(__file__).parents[2] / "tests" / "data" / "sample.wav"
 def make(wav: Path) -> None:
     """Write the recording, and beside it what is said in it."""
     wav.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["flite", "-voice", VOICE, "-t", TEXT, "-o", str(wav)], check=True)
+    speak(TEXT, VOICE, wav)
     with wave.open(str(wav)) as file:
         found = (file.getframerate(), file.getnchannels(), file.getsampwidth())
     if found != (16000, 1, 2):
-        sys.exit(f"sample: flite wrote {found} (Hz, channels, bytes), expected (16000, 1, 2); try Debian's flite 2.2")
+        raise StreamasrError(
+            f"flite wrote {found} (Hz, channels, bytes), expected (16000, 1, 2); try Debian's flite 2.2"
+        )
     wav.with_suffix(".txt").write_text(TEXT + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    if not shutil.which("flite"):
-        sys.exit("sample: the program flite is not there; install it with: apt-get install flite")
     make(SAMPLE)
     print(f"{SAMPLE}: {SAMPLE.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

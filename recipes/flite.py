@@ -1,0 +1,16 @@
+"""Debian's flite, whose synthetic voices belong to nobody."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from streamasr.errors import StreamasrError
+
+
+def speak(text: str, voice: str, wav: Path) -> None:
+    """Write the text, spoken; the same flite gives the same bytes again."""
+    if not shutil.which("flite"):
+        raise StreamasrError("the program flite is not there; install it with: apt-get install flite")
+    subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(wav)], check=True)
