@@ -26,9 +26,9 @@ from export.speech import read_speech
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, file_sha256, read_bundle, write_bundle
 from streamasr.errors import StreamasrError
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import Recognizer
-from streamasr.training.manifest import Utterance, read_manifest
 
 Samples = NDArray[np.float32]
 CALIBRATION = 48  # utterances

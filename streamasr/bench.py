@@ -21,6 +21,7 @@ from streamasr import bench_network
 from streamasr.bench_network import CLOCK
 from streamasr.events import Event, Final
 from streamasr.footprint import cold_start_s, folder_bytes, install_bytes, one_core, processor_name, transcribing_bytes
+from streamasr.manifest import read_manifest
 from streamasr.recognizer import Recognizer, load
 from streamasr.sources import open_file
 from streamasr.sources.resample import Resampler
@@ -183,8 +184,6 @@ def _audio(recognizer: Recognizer, manifest: Path | None, count: int) -> Iterato
         for seed in range(count):
             yield _synthetic(rate, seed), ""
         return
-    from streamasr.training.manifest import read_manifest  # plain Python: brings no torch
-
     tokens = recognizer.bundle.head("letters")[1]
     found = read_manifest(manifest, "".join(tokens[1:]))
     for i in range(min(count, len(found))):

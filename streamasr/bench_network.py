@@ -70,5 +70,5 @@ def streams(bundle: Bundle, utterances: Sequence[Floats], count: int) -> Iterato
     for events, a in zip(found, audio, strict=True):
         alone = recognizer.transcribe(a, bundle.sample_rate).finals
         different += [e.text for e in events if isinstance(e, Final)] != [final.text for final in alone]
-    yield f"{count} streams: share of one core (%)", 100.0 * spent / STREAM_S
-    yield f"{count} streams: texts other than alone", float(different)
+    yield f"{count} streams, greedy: share of one core (%)", 100.0 * spent / STREAM_S
+    yield f"{count} streams, greedy: texts other than alone", float(different)

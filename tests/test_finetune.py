@@ -26,10 +26,10 @@ from recipes.finetune.report import measure, table  # noqa: E402
 from recipes.finetune.tune import CONFIG, split, within  # noqa: E402
 from streamasr.bundle import read_bundle, write_bundle  # noqa: E402
 from streamasr.errors import StreamasrError  # noqa: E402
+from streamasr.manifest import Utterance  # noqa: E402
 from streamasr.recognizer import load  # noqa: E402
 from streamasr.training.config import TrainConfig  # noqa: E402
 from streamasr.training.loop import Corpus  # noqa: E402
-from streamasr.training.manifest import Utterance  # noqa: E402
 
 RATE = 16000
 TOY = Path(__file__).parent / "data" / "toy"

@@ -20,7 +20,7 @@ import soundfile
 from recipes.librispeech import corpus as library
 from recipes.librispeech.corpus import CORPORA, CorpusError, download, file_md5, provide, url
 from recipes.librispeech.prepare import main, prepare, read_part
-from streamasr.training.manifest import read_manifest
+from streamasr.manifest import read_manifest
 
 LETTERS = [" ", "'", *string.ascii_lowercase]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,15 @@ assert recognizer.transcribe({str(DATA / "sample.wav")!r}).finals
 def test_the_command_line_is_light() -> None:
     arguments = ["transcribe", "--model", str(DATA / "toy"), str(DATA / "sample.wav")]
     assert loaded(f"from streamasr.cli import main\nassert main({arguments!r}) == 0") == set()
+
+
+def test_the_run_time_never_imports_what_trains() -> None:
+    package, inside = ROOT / "streamasr", ("nn", "training")
+    foreign = re.compile(r"^\s*(?:from|import) (?:streamasr\.(?:nn|training)|torch|recipes|export)\b", re.MULTILINE)
+    files = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in inside]
+    assert len(files) > 40
+    assert [str(path) for path in files if foreign.search(path.read_text(encoding="utf-8"))] == []
+    assert foreign.search((package / "training" / "loop.py").read_text(encoding="utf-8"))
 
 
 def test_a_heavy_module_would_be_seen() -> None:

@@ -25,6 +25,7 @@ torch = pytest.importorskip("torch")
 
 from recipes.mini.pieces import word_pieces  # noqa: E402
 from streamasr.errors import ManifestError, StreamasrError  # noqa: E402
+from streamasr.manifest import Utterance, read_manifest  # noqa: E402
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig  # noqa: E402
 from streamasr.training import evaluation  # noqa: E402
 from streamasr.training.augment import AugmentConfig, reverberate  # noqa: E402
@@ -32,7 +33,6 @@ from streamasr.training.checkpoint import load_checkpoint, load_model  # noqa: E
 from streamasr.training.config import OptimiserConfig, TrainConfig  # noqa: E402
 from streamasr.training.data import AudioCache, Batch, BatchConfig, BatchDataset, encode_text, plan_epoch  # noqa: E402
 from streamasr.training.loop import Corpus, Objective, Trainer  # noqa: E402
-from streamasr.training.manifest import Utterance, read_manifest  # noqa: E402
 from streamasr.training.optimiser import learning_rate, make_optimisers  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -158,9 +158,11 @@ def test_a_bad_key_of_a_configuration_is_named(toml: str, complaint: str, tmp_pa
         TrainConfig.read(tmp_path / "c.toml")
 
 
-@pytest.mark.parametrize("recipe", ["mini", "tiny", "finetune"])
-def test_a_recipes_configuration_is_read(recipe: str) -> None:
-    config = TrainConfig.read(ROOT / "recipes" / recipe / "config.toml")
+@pytest.mark.parametrize(
+    "file", ["mini/first", "mini/second", "mini/third", "mini/fourth", "tiny/config", "finetune/config"]
+)
+def test_a_recipes_configuration_is_read(file: str) -> None:
+    config = TrainConfig.read(ROOT / "recipes" / f"{file}.toml")
     assert TrainConfig.from_dict(config.to_dict(), "checkpoint") == config
 
 

@@ -26,8 +26,8 @@ from recipes.finetune.write import check, write
 from recipes.program import run
 from streamasr.bundle import Source, read_bundle
 from streamasr.errors import StreamasrError
+from streamasr.manifest import read_manifest
 from streamasr.training.loop import start_processes
-from streamasr.training.manifest import read_manifest
 
 LEARN = LearnConfig()
 

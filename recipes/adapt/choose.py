@@ -25,8 +25,8 @@ from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
+from streamasr.manifest import read_manifest
 from streamasr.training.loop import start_processes
-from streamasr.training.manifest import read_manifest
 
 HERE = Path(__file__).parent
 

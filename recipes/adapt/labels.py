@@ -13,9 +13,9 @@ from recipes.adapt.gradient import Label, Recording
 from recipes.adapt.network import Adaptive, kept
 from recipes.finetune.adapt import pronunciations
 from streamasr.bundle import Bundle
+from streamasr.manifest import Utterance
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.data import RATE, AudioCache, encode_text
-from streamasr.training.manifest import Utterance
 
 MARGIN = 3 * RATE // 10  # samples before and after the words of a final: its tokens may come so much off
 LEAST = 0.7

@@ -29,12 +29,12 @@ from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, Source, read_bundle
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.nn.rtrl import Gradient
 from streamasr.nn.stage import State
 from streamasr.training.data import RATE
 from streamasr.training.evaluation import ErrorCount, collapse
 from streamasr.training.loop import start_processes
-from streamasr.training.manifest import Utterance, read_manifest
 
 HERE = Path(__file__).parent
 WINDOWS_S = (1, 2, 4)

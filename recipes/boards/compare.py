@@ -21,8 +21,8 @@ from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
+from streamasr.manifest import read_manifest
 from streamasr.recognizer import Recognizer
-from streamasr.training.manifest import read_manifest
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -29,8 +29,8 @@ from streamasr.bench import CLOCK, PIECES_MS, Tally, hear_pieces, normalise, poc
 from streamasr.bundle import read_bundle
 from streamasr.errors import StreamasrError
 from streamasr.footprint import cold_start_s, one_core, processor_name, transcribing_bytes
+from streamasr.manifest import read_manifest
 from streamasr.recognizer import load
-from streamasr.training.manifest import read_manifest
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 RATE = 16000
@@ -60,7 +60,7 @@ def python(bundle: Path, long: Pcm, graph: str, greedy: bool) -> Contestant:
     options = ["--graph", graph, *(["--greedy"] if greedy else [])]
     audio = long.astype(np.float32) / np.float32(32768.0)
     search = recognizer.bundle.search
-    files = [recognizer.acoustic.graph.file, *([] if greedy or not search else [search.lm, search.lexicon, search.g2p])]
+    files = [recognizer.acoustic.graph.file, *(search.files if search and not greedy else ())]
     return Contestant(
         hear,
         sum((bundle / file).stat().st_size for file in files) / 1e6,
@@ -141,10 +141,10 @@ def main() -> None:
     long = np.resize(np.concatenate(clips), MEMORY_S * RATE)
     references = [normalise(u.text) for u in chosen]
     seconds = sum(map(len, clips)) / RATE
+    bundle = read_bundle(arguments.bundle)
     with tempfile.TemporaryDirectory() as work, one_core():
         contestants = {
-            f"{graph}, letters": python(arguments.bundle, long, graph, greedy=True)
-            for graph in sorted(read_bundle(arguments.bundle).graphs)
+            f"{graph}, letters": python(arguments.bundle, long, graph, greedy=True) for graph in sorted(bundle.graphs)
         }
         contestants["C, int8, letters"] = c_program(arguments.bundle, long, Path(work) / "c")
         contestants["int8, words"] = python(arguments.bundle, long, "int8", greedy=False)
@@ -154,7 +154,8 @@ def main() -> None:
                 for ms in PIECES_MS if name != "PocketSphinx" else (0,):
                     contestant.hear(clip, RATE * ms // 1000, contestant.tallies.setdefault(ms, Tally()))
     lines = [
-        f"{len(clips)} recordings of test, {seconds / 60:.0f} minutes, one core of {processor_name()}. Pieces: median "
+        f"{bundle.name} {bundle.version}, {len(clips)} recordings of test, {seconds / 60:.0f} minutes, one core of "
+        f"{processor_name()}. Pieces: median "
         "and 99 % of their cost in ms; real-time factor and errors in pieces of 640 ms. fp32's file is stored as fp16.",
         "",
         "| | " + " | ".join(f"{ms} ms" for ms in PIECES_MS) + " | RTF | file MB | memory MB | cold start ms | WER % |",

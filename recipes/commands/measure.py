@@ -23,9 +23,9 @@ from recipes.sections import write_section
 from streamasr.decoding.grammar import Grammar
 from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.rejection import MOST_LOST, GrammarSearch
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import Utterance, read_manifest
 from streamasr.words import open_words
 
 HERE = Path(__file__).parent

@@ -23,10 +23,10 @@ from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.errors import StreamasrError
+from streamasr.manifest import read_manifest
 from streamasr.nn.acoustic_model import AcousticModel, RecurrentLayer
 from streamasr.nn.stage import Stage
 from streamasr.training.checkpoint import epochs, load_model
-from streamasr.training.manifest import read_manifest
 
 HERE = Path(__file__).parent
 CELLS = ("rnn", "lstm", "gru", "mingru")

@@ -33,11 +33,11 @@ from recipes.program import run
 from recipes.sections import write_section
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, read_bundle
+from streamasr.manifest import read_manifest
 from streamasr.recognizer import BUNDLED, Recognizer, load
 from streamasr.training.checkpoint import count_parameters, epochs, load_checkpoint, load_model
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.loop import start_processes
-from streamasr.training.manifest import read_manifest
 
 FIRST, SECOND, TWO = "gru", "bidirectional", "two passes"
 TIMED_S = 10.0  # of audio, for the real-time factor

@@ -23,9 +23,9 @@ from recipes.family.members import FAMILY, Experiment, Member
 from recipes.mini.data import HEADS, LETTERS
 from recipes.program import run
 from streamasr.errors import StreamasrError
+from streamasr.manifest import read_manifest
 from streamasr.training.data import RATE, Batch
 from streamasr.training.loop import start_processes
-from streamasr.training.manifest import read_manifest
 from streamasr.training.objective import Objective
 from streamasr.training.optimiser import descend, make_optimisers
 

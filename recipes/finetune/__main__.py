@@ -17,9 +17,9 @@ from recipes.finetune.report import Speech, measure, results, table
 from recipes.finetune.tune import CONFIG, KEEP, PATIENCE, Task, finetune, split, within
 from recipes.program import run
 from streamasr.bundle import Bundle, Source, read_bundle, write_bundle
+from streamasr.manifest import read_manifest
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import start_processes
-from streamasr.training.manifest import read_manifest
 
 KEPT_BACK = "kept back"
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 import torch
 
 from streamasr.bundle import Bundle
+from streamasr.manifest import Utterance
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training.augment import AugmentConfig
 from streamasr.training.config import TrainConfig
 from streamasr.training.data import AudioCache, BatchConfig, BatchDataset
 from streamasr.training.loop import Corpus, Lexicon
-from streamasr.training.manifest import Utterance
 from streamasr.training.objective import Objective
 from streamasr.training.optimiser import descend, learning_rate, make_optimisers
 from streamasr.words import open_words

@@ -20,9 +20,9 @@ from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, Source, read_bundle
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import start_processes
-from streamasr.training.manifest import Utterance, read_manifest
 
 HERE = Path(__file__).parent
 MINUTES = 10.0

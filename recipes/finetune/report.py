@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from streamasr.bundle import read_bundle
+from streamasr.manifest import Utterance
 from streamasr.recognizer import load
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import Utterance
 
 Speech = Mapping[str, Sequence[Utterance]]  # what it is -> recordings of it
 

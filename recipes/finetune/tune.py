@@ -15,9 +15,9 @@ from recipes.finetune.network import freeze, mix, with_alphabet
 from recipes.finetune.write import check, write
 from streamasr.bundle import Bundle, Source
 from streamasr.errors import StreamasrError
+from streamasr.manifest import Utterance
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import Corpus
-from streamasr.training.manifest import Utterance
 
 CONFIG = Path(__file__).with_name("config.toml")
 KEEP = 0.5  # 0.25 learns a quarter more, with words, and forgets about twice as much (RESULTS.md)

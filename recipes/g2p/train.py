@@ -149,6 +149,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lexicon", type=Path, default=Path("../shared/lexicon/cmudict.dict"))
     parser.add_argument("--out", type=Path, default=Path("work/g2p/en.g2p"))
+    parser.add_argument("--write", action="store_true", help="errors into RESULTS.md")
     arguments = parser.parse_args()
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     trial = arguments.out.with_suffix(".trial")
@@ -179,7 +180,8 @@ def main() -> None:
         *table({shape: (dev[shape], test.get(shape)) for shape in shapes}, chosen),
     ]
     print("\n".join(text))
-    write_section(HERE / "RESULTS.md", "train", "\n".join(text))
+    if arguments.write:
+        write_section(HERE / "RESULTS.md", "train", "\n".join(text))
 
 
 if __name__ == "__main__":

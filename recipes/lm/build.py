@@ -2,7 +2,7 @@
 
 Estimates one 3-gram of the transcripts and one of the books, mixes them as dev likes it best, prunes and
 quantises the mixture to the size that is asked for, and pronounces its words: by CMUdict where it has
-them, else by the model of recipes.g2p. Writes WORK/en.lm and WORK/en.lex; perplexities on dev go into RESULTS.md.
+them, else by the model of recipes.g2p. Writes WORK/en.lm and WORK/en.lex.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from streamasr.decoding.g2p import G2p
 from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
+from streamasr.manifest import read_manifest
 from streamasr.training.lexicon import read_lexicon
-from streamasr.training.manifest import read_manifest
 
 SIZES_MB = (25.0, 12.0, 3.0)  # beside the one that is asked for
 SHARES = np.arange(1, 20) / 20  # of the transcripts' model in the mixture
@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/lm"))
     parser.add_argument("--words", type=int, default=50_000)
     parser.add_argument("--mb", type=float, default=5.9, help="size of the language model's file")
+    parser.add_argument("--write", action="store_true", help="perplexities on dev into RESULTS.md")
     arguments = parser.parse_args()
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,8 @@ def main() -> None:
         f"among them and not counted. {(time.monotonic() - began) / 60:.0f} minutes beside other work, "
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.1f} GB.",
     ]
-    write_section(Path(__file__).parent / "RESULTS.md", "perplexity", "\n".join(lines))
+    if arguments.write:
+        write_section(Path(__file__).parent / "RESULTS.md", "perplexity", "\n".join(lines))
     pronounce(vocabulary.words, arguments.shared).save(work / "en.lex")
 
 

@@ -13,7 +13,7 @@ from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.decoding.ngram import Ngram
-from streamasr.training.manifest import read_manifest
+from streamasr.manifest import read_manifest
 
 QUERIES = 60  # of one call, as a beam search makes them
 

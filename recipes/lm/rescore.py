@@ -32,9 +32,9 @@ from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.recurrent import Recurrent, read_states
 from streamasr.decoding.rescore import Ending, Rescorer, Scores, mixture
 from streamasr.decoding.vocabulary import Vocabulary
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import BUNDLED
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import Utterance, read_manifest
 from streamasr.words import open_words
 
 CHOOSING = 3  # every third utterance

@@ -21,9 +21,9 @@ from recipes.lm.tokens import Corpus, Tokenising, batches, tokenise
 from recipes.mini.data import LETTERS
 from recipes.program import run
 from streamasr.decoding.ngram import Ngram
+from streamasr.manifest import read_manifest
 from streamasr.nn.word_model import WordModel, WordModelConfig
 from streamasr.training.checkpoint import save_checkpoint
-from streamasr.training.manifest import read_manifest
 
 CHUNK = 200_000  # words that are sorted into batches together
 BATCH = 2048  # words

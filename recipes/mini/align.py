@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from recipes.mini.data import LETTERS
 from recipes.program import run
-from streamasr.training.manifest import Utterance, read_manifest
+from streamasr.manifest import Utterance, read_manifest
 
 FRAME_S = 0.01
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import string
+from collections import Counter
 from pathlib import Path
 
 from streamasr.bundle import Source
 from streamasr.decoding.g2p import G2p
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import BUNDLED
 from streamasr.training.lexicon import PHONES, read_lexicon
 from streamasr.training.loop import Corpus
-from streamasr.training.manifest import Utterance, read_manifest
 
 ROOMS = Path("work/rooms")  # impulse responses written by recipes.mini.rooms
 SYNTHETIC = Path("work/synthetic/manifest.jsonl")  # speech written by recipes.mini.synthetic
@@ -72,15 +73,13 @@ LICENCES = (  # prefix of a source's name in the manifests, what it is, its lice
 
 def speech_sources(shared: Path) -> tuple[Source, ...]:
     """Where the training speech comes from, with its licences and hours."""
-    utterances = read_manifest(shared / "speech" / "train.jsonl", LETTERS)
-    sources = []
-    for prefix, name, licence in LICENCES:
-        seconds = sum(u.seconds for u in utterances if u.source.startswith(prefix))
-        sources.append(Source(name, licence, round(seconds / 3600.0, 2)))
-    total = sum(u.seconds for u in utterances) / 3600.0
-    assert abs(total - sum(s.hours for s in sources)) < 0.05, "a source without a licence is in the manifest"
+    seconds: Counter[tuple[str, str]] = Counter()
+    for utterance in read_manifest(shared / "speech" / "train.jsonl", LETTERS):
+        other = (utterance.source or "speech of a source that is not named", "not stated")
+        known = ((name, licence) for prefix, name, licence in LICENCES if utterance.source.startswith(prefix))
+        seconds[next(known, other)] += utterance.seconds
     return (
-        *sources,
+        *(Source(name, licence, round(s / 3600.0, 2)) for (name, licence), s in sorted(seconds.items())),
         Source("ESC-10 (Piczak 2015), as noise", "CC BY 3.0", 0.0),
         Source("Google Speech Commands background recordings, as noise", "CC BY 4.0", 0.0),
         Source("CMU Pronouncing Dictionary, for phones, lexicon and pronunciation of other words", "BSD 2-clause", 0.0),

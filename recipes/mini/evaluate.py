@@ -22,9 +22,9 @@ from recipes.mini.tune import ALIGNMENTS, halves
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, ConfidenceModel, read_bundle, write_bundle
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import Recognizer, load
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import Utterance, read_manifest
 
 HERE = Path(__file__).parent
 
@@ -50,7 +50,7 @@ def error_table(heard: dict[str, list[Heard]]) -> tuple[list[str], dict[str, flo
         hours = sum(item.utterance.seconds for item in items) / 3600.0
         lines.append(f"| {name} | {hours:.2f} | {100 * words.rate:.1f} | {100 * letters.rate:.1f} |")
         if name in heard:
-            measured |= {f"{name}_wer": round(words.rate, 4), f"{name}_cer": round(letters.rate, 4)}
+            measured |= {f"{name}_wer": round(words.rate, 6), f"{name}_cer": round(letters.rate, 6)}
     return lines, measured
 
 

@@ -19,8 +19,8 @@ from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, WordSearch, read_bundle
 from streamasr.events import Final, Partial
+from streamasr.manifest import read_manifest
 from streamasr.recognizer import Recognizer
-from streamasr.training.manifest import read_manifest
 
 PIECE = 1280  # samples
 SETTLE = (0, 2, 5, 10)  # frames

@@ -17,8 +17,8 @@ from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.events import Final
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import Recognizer, load
-from streamasr.training.manifest import Utterance, read_manifest
 from streamasr.words import open_words
 
 BONUSES = (0.0, 3.0, 5.0, 7.0, 9.0)  # 0: no hotwords at all

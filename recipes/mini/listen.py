@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from streamasr.decoding.hypothesis import HypothesisWord, decoded
 from streamasr.events import Word
+from streamasr.manifest import Utterance
 from streamasr.recognizer import Recognizer, load
-from streamasr.training.manifest import Utterance
 
 AnyWord = TypeVar("AnyWord", Word, HypothesisWord)
 

@@ -33,9 +33,9 @@ from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.prune import prune
 from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.errors import BundleError
+from streamasr.manifest import read_manifest
 from streamasr.recognizer import BUNDLED, load
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import read_manifest
 from streamasr.words import spell_like
 
 Floats = NDArray[np.float64]

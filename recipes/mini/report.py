@@ -17,13 +17,15 @@ HERE = Path(__file__).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder of the run")
-    folder = parser.parse_args().work
+    parser.add_argument("--config", default="fourth.toml", help="which it had; its name is written")
+    arguments = parser.parse_args()
+    folder = arguments.work
     saved = load_checkpoint(folder / "last.pt")
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     measured = list({row["epoch"]: row for row in rows if "dev_letters" in row}.values())
     lines = [
-        f"`torchrun --nproc-per-node {saved['world']} -m recipes.mini.train --init BUNDLE` with `config.toml`: "
-        f"{count_parameters(saved):,} parameters, {saved['step']} steps, "
+        f"`torchrun --nproc-per-node {saved['world']} -m recipes.mini.train --init BUNDLE "
+        f"--config {arguments.config}`: {count_parameters(saved):,} parameters, {saved['step']} steps, "
         f"{saved['audio_s'] / 3600:.0f} hours of audio in "
         f"{saved['spent_s'] / 60:.0f} minutes on {saved['world']} cores, shared with other work. "
         "Errors of single checkpoints on a part of dev, greedy:",

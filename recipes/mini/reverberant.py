@@ -16,10 +16,10 @@ from recipes.mini.listen import read_16k
 from recipes.mini.rooms import from_direct_sound
 from recipes.program import run
 from recipes.sections import write_section
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import load
 from streamasr.training.augment import reverberate
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import Utterance, read_manifest
 
 
 def errors(bundle: Path, utterances: list[Utterance], room: Path | None) -> tuple[float, float]:

@@ -26,8 +26,8 @@ from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.vocabulary import Vocabulary
+from streamasr.manifest import read_manifest
 from streamasr.training.evaluation import ErrorCount
-from streamasr.training.manifest import read_manifest
 from streamasr.words import open_rescorer, open_words
 
 Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, (frames, tokens of all heads) log-probabilities

@@ -1,7 +1,8 @@
-"""Train the bundled model; called again, the same command goes on where it was stopped.
+"""Train a model; called again, the same command goes on where it was stopped.
 
 One process:    python -m recipes.mini.train
 Two cores:      torchrun --nproc-per-node 2 -m recipes.mini.train
+The bundled model's later sittings: --init BUNDLE --config recipes/mini/second.toml (third, fourth)
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with speech/, noise/, lexicon/")
-    parser.add_argument("--config", type=Path, default=HERE / "config.toml")
+    parser.add_argument("--config", type=Path, default=HERE / "first.toml", help="default: first.toml")
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder for checkpoints and the log")
     parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
     parser.add_argument("--init", type=Path, metavar="BUNDLE", help="a new run begins with this model's weights")

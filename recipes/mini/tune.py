@@ -23,8 +23,8 @@ from recipes.mini.listen import Heard, Task, hear, hear_all, read_16k
 from recipes.program import run
 from streamasr.bundle import ConfidenceModel, Timing, Tuning, read_bundle, write_bundle
 from streamasr.errors import StreamasrError
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import Recognizer, load
-from streamasr.training.manifest import Utterance, read_manifest
 
 ALIGNMENTS = Path("work/align-dev.jsonl")  # written by recipes.mini.align
 SPEEDS = (0.87, 1.15)  # at which noise sounds otherwise

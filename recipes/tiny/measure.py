@@ -23,8 +23,8 @@ from recipes.sections import write_section
 from recipes.tiny.bundle import BUNDLE, HERE
 from streamasr.bundle import read_bundle, write_bundle
 from streamasr.footprint import folder_bytes, transcribing_bytes
+from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import BUNDLED, load
-from streamasr.training.manifest import Utterance, read_manifest
 
 TIMED_S = 60  # of speech, for time and memory
 DECODERS = ("beam", "greedy")

@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from streamasr.errors import ManifestError
+from streamasr.manifest import Utterance
 from streamasr.training import augment
 from streamasr.training.augment import AugmentConfig, Samples
 from streamasr.training.lexicon import pronounce
-from streamasr.training.manifest import Utterance
 
 RATE = 16000
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import jiwer
 import torch
 
+from streamasr.manifest import Utterance
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training.data import AudioCache
-from streamasr.training.manifest import Utterance
 
 
 @dataclass

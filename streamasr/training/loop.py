@@ -18,13 +18,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from streamasr.errors import StreamasrError
+from streamasr.manifest import Utterance
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 from streamasr.training import evaluation
 from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
 from streamasr.training.config import TrainConfig
 from streamasr.training.curve import plot_curve
 from streamasr.training.data import RATE, AudioCache, Batch, BatchDataset, encode_text
-from streamasr.training.manifest import Utterance
 from streamasr.training.objective import Objective
 from streamasr.training.optimiser import descend, learning_rate, make_optimisers
 
