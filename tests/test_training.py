@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from recipes.mini.data import speech_sources  # noqa: E402
 from recipes.mini.pieces import word_pieces  # noqa: E402
 from streamasr.errors import ManifestError, StreamasrError  # noqa: E402
 from streamasr.manifest import Utterance, read_manifest  # noqa: E402
@@ -289,6 +290,18 @@ def test_word_pieces_are_what_is_written_often_and_the_longest_is_said() -> None
     }
     with pytest.raises(KeyError, match="x"):
         encode_text("x", {"letters": ["<blank>", " ", "a"]}, {})
+
+
+def test_the_card_names_sources_that_nobody_has_stated(tmp_path: Path) -> None:
+    speech = tmp_path / "speech"
+    speech.mkdir()
+    common = {"audio": "a.wav", "text": "a", "speaker": "x", "seconds": 1800}
+    lines = [{**common, "source": source} for source in ("mine", "", "ls-x")]
+    (speech / "a.wav").touch()
+    (speech / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = {source.name: (source.licence, source.hours) for source in speech_sources(tmp_path)}
+    assert found["mine"] == found["speech of a source that is not named"] == ("not stated", 0.5)
+    assert ("CC BY 4.0", 0.5) in found.values()
 
 
 # The objective
