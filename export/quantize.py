@@ -144,7 +144,8 @@ def quantize(
             )
         (made.folder / "int8.onnx").replace(folder / "int8.onnx")
     default = "int8" if after - before <= DEFAULT else "fp32"
-    made = replace(made, folder=folder, default=default)
+    graphs = {**bundle.graphs, "int8": made.graphs["int8"]}
+    made = replace(made, folder=folder, graphs=graphs, default=default)
     write_bundle(made)
     return made, report
 

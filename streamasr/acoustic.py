@@ -86,6 +86,6 @@ class Acoustic:
         """(n,) samples -> (frames, tokens of all heads): the blocks of a stream over a whole recording."""
         graph = self.graph
         frames = -(-len(audio) // graph.stride)
-        zeros = graph.flush if graph.block else (frames + graph.delay) * graph.stride - len(audio)
+        zeros = graph.flush if graph.block else (max(frames, 1) + graph.delay) * graph.stride - len(audio)
         padded = np.concatenate([audio, np.zeros(zeros, dtype=np.float32)])[None]
         return self.run(padded)[0, graph.delay :][:frames]

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
@@ -81,7 +82,7 @@ def run(names: Sequence[str], job: Job, jobs: int = 1) -> int:
             raise OutputError(f"{job.output_dir}: cannot be made: {error.strerror}") from error
     good = True
     recognizer = job.load()  # here too: a bad model is found before workers start, and one of them may die
-    with _workers([name for name in names if name != STDIN], jobs, job) as waiting:
+    with _tidy_when_terminated(), _workers([name for name in names if name != STDIN], jobs, job) as waiting:
         bar = tqdm(total=len(names), unit="file", disable=not _show_bar(job) or len(names) < 2)
         for name in names:
             if len(names) > 1 and job.output_dir is None and job.format == "txt":
@@ -203,7 +204,16 @@ _worker: tuple[Recognizer, Job, Any] | None = None  # in a worker process: loade
 
 def _start_worker(job: Job, stop: Any) -> None:
     global _worker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _worker = job.load(), job, stop
+
+
+def _end_with_parent() -> None:
+    """Or a worker whose parent was killed would wait for work for ever."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(name: str) -> Outcome:
@@ -235,6 +245,19 @@ def _workers(names: Sequence[str], jobs: int, job: Job) -> Iterator[dict[str, Fu
         pool.shutdown(cancel_futures=True)
         for left in job.output_dir.glob(f"{_partial_prefix()}*") if job.output_dir else ():
             left.unlink(missing_ok=True)  # of a worker that was killed
+
+
+@contextmanager
+def _tidy_when_terminated() -> Iterator[None]:
+    """A SIGTERM ends the program as Ctrl-C does, with nothing left behind."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from typing import Any
 from streamasr.bundle import read_bundle
 from streamasr.decoding.arpa import read_arpa, write_ngram
 from streamasr.decoding.backoff import Arpa
-from streamasr.errors import OutputError
+from streamasr.decoding.ngram import Ngram
+from streamasr.errors import BundleError, OutputError
 from streamasr.recognizer import BUNDLED
 from streamasr.words import LEXICON, spell_like
 
@@ -26,20 +27,27 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def lm_command(arguments: argparse.Namespace) -> int:
-    """Read, prune, write; say what was done."""
+    """Read, spell, prune, write; say what was done."""
+    output: Path = arguments.output
+    if not output.name or output.is_dir() or output.suffix == LEXICON:
+        raise OutputError(f"{output}: expected the name of a file; its spellings will lie beside it, as {LEXICON}")
+    bundle = read_bundle(arguments.model or BUNDLED)
     whole = read_arpa(arguments.arpa)
     print(f"{arguments.arpa}: {_counts(whole)}", flush=True)
+    spellings = spell_like(bundle, whole.words)
+    spelled = {whole.words[i] for i in spellings.words}
+    mute = [word for word in whole.words if word not in spelled and not word.startswith("<")]
+    if not spelled:
+        raise BundleError(f"{arguments.arpa}: none of its words can be spelled in the letters of {bundle.name}")
     limit = None if arguments.max_mb is None else int(arguments.max_mb * 1e6)
     try:
-        kept = write_ngram(whole, arguments.output, limit, note=arguments.arpa.name[:200])
+        kept = write_ngram(whole, output, limit, note=arguments.arpa.name[:200])
+        spellings.save(output.with_suffix(LEXICON), Ngram.open(output).checksum)
     except OSError as error:
-        raise OutputError(f"{arguments.output}: cannot be written: {error.strerror or error}") from error
-    spellings = spell_like(read_bundle(arguments.model or BUNDLED), kept.words)
-    try:
-        spellings.save(arguments.output.with_suffix(LEXICON))
-    except OSError as error:
-        raise OutputError(f"{arguments.output.with_suffix(LEXICON)}: cannot be written: {error.strerror}") from error
-    print(f"{arguments.output}: {_counts(kept)}; {arguments.output.stat().st_size / 1e6:.2f} MB")
+        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
+    print(f"{output}: {_counts(kept)}; {output.stat().st_size / 1e6:.2f} MB")
+    if mute:
+        print(f"{len(mute):,} words that {bundle.name} cannot spell will not be found: {', '.join(mute[:5])}, ...")
     return 0
 
 

@@ -47,6 +47,8 @@ class Recognizer:
             )
         if open_vocabulary and (greedy or grammar is not None):
             raise BundleError("an open vocabulary goes with words to choose from: leave greedy and the grammar out")
+        if lm is not None and bundle.search is None:
+            raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; do without {lm}")
         self.bundle = bundle
         self.acoustic = Acoustic(bundle, graph)
         head = bundle.search.head if bundle.search and not greedy else "letters"

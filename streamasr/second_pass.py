@@ -32,12 +32,8 @@ class Reread:
         return Reread((*self.pieces, samples.copy()), self.end + len(samples))
 
     def keep(self, samples: float, stride: int) -> Reread:
-        """Without whole pieces that lie more than `samples` back, while what stays begins with a frame."""
-        pieces, length = self.pieces, self.end - self.start
-        while pieces and length - len(pieces[0]) >= samples and len(pieces[0]) % stride == 0:
-            length -= len(pieces[0])
-            pieces = pieces[1:]
-        return Reread(pieces, self.end)
+        """Without what lies more than `samples` back; what stays begins with a frame."""
+        return self.after(max(self.end - int(samples), 0) // stride * stride)
 
     def until(self, end: int) -> Reread:
         """What came before a sample."""

@@ -19,12 +19,11 @@ from streamasr.second_pass import Reread
 from streamasr.snapshot import BROKEN, like, pack, under, unpack
 from streamasr.sources.resample import Resampler
 from streamasr.sources.samples import as_mono_float, check_rate
-from streamasr.utterances import Engine, StreamState, Utterances
+from streamasr.utterances import HEARD_GAP_S, Engine, StreamState, Utterances
 
 Floats = NDArray[np.float32]
 
 WHOLE_S = 600.0  # of audio at most for a network that hears it as a whole: about 1 GB of memory
-HEARD_GAP_S = 1.0  # of lost audio the network hears so much silence; the rest only moves the clock
 
 
 class Stream:
@@ -75,7 +74,7 @@ class Stream:
     def _with_hotwords(self, bonuses: dict[str, float]) -> BeamSearch:
         if not isinstance(self._engine.decoder, BeamSearch):
             raise StreamError(
-                "hotwords need words to choose from: load the model without greedy=True and without a grammar"
+                "hotwords need words to choose from: load a model that has some, and neither greedy nor with a grammar"
             )
         return self._engine.decoder.with_phrases(bonuses)
 
@@ -85,13 +84,17 @@ class Stream:
         samples: (n,) or (n, channels), float in [-1, 1] or integers of full scale. rate: in Hz, the
         model's own if left out at first; it cannot change within a stream.
         """
-        self._push(samples, rate)
+        self._push(self._checked(samples, rate), rate)
         return self._run()
 
-    def _push(self, samples: ArrayLike, rate: int | None) -> None:
-        """Lay samples beside those that do not fill a block yet."""
+    def _checked(self, samples: ArrayLike, rate: int | None) -> Floats:
+        """Samples that can be pushed; or an error, and the stream is as it was."""
         self._must_be_open()
-        mono = as_mono_float(samples)
+        self._rate_of(rate)
+        return as_mono_float(samples)
+
+    def _push(self, mono: Floats, rate: int | None) -> None:
+        """Lay samples beside those that do not fill a block yet."""
         resampler = self._resampler_for(rate)
         self._received += len(mono)
         self._append(resampler.push(mono))
@@ -119,16 +122,18 @@ class Stream:
         heard_until = self._to_model(self._received + heard)
         if after > heard_until:
             jump = (heard_until, after - heard_until)
-            self._state = replace(self._state, jumps=(*self._jumps_that_matter(here), jump))
+            self._state = replace(self._state, jumps=(*self._jumps_that_matter(), jump))
         self._received += heard
         gap = Gap(start_s, start_s + n_samples / rate)
         self._append(resampler.push(np.zeros(heard, dtype=np.float32)))
         return [gap, *self._run()]
 
-    def _jumps_that_matter(self, here: int) -> tuple[tuple[int, int], ...]:
-        """Those of the past in one, so that a microphone that stutters for days costs no memory."""
-        state = self._state
-        past = state.said_until if self._decoder.spoken(state.decoder) else here
+    def _jumps_that_matter(self) -> tuple[tuple[int, int], ...]:
+        """Those that no word can reach any more in one, so that a microphone that stutters for days costs no memory."""
+        state, graph = self._state, self._acoustic.graph
+        past = state.heard - graph.delay * graph.stride - int(HEARD_GAP_S * self._model_rate)
+        if self._decoder.spoken(state.decoder):
+            past = min(past, state.said_until)
         recent = tuple(jump for jump in state.jumps if jump[0] > past)
         return ((0, sum(ahead for start, ahead in state.jumps if start <= past)), *recent)
 
@@ -200,14 +205,20 @@ class Stream:
             raise StreamError("the stream is finished; make a new one with recognizer.stream()")
 
     def _resampler_for(self, rate: int | None) -> Resampler:
-        if rate is not None:
-            rate = check_rate(rate, "samples")
-        resampler = self._resampler
-        if resampler is None:
-            resampler = self._resampler = Resampler(rate or self._model_rate, self._model_rate)
-        elif rate is not None and rate != resampler.rate:
-            raise AudioError(f"got audio of {rate} Hz in a stream of {resampler.rate} Hz; make a stream for each rate")
-        return resampler
+        rate = self._rate_of(rate)
+        if self._resampler is None:
+            self._resampler = Resampler(rate, self._model_rate)
+        return self._resampler
+
+    def _rate_of(self, rate: int | None) -> int:
+        """That of the stream, which is its first audio's."""
+        of_stream = self._resampler.rate if self._resampler else None
+        if rate is None:
+            return of_stream or self._model_rate
+        rate = check_rate(rate, "samples")
+        if of_stream not in (None, rate):
+            raise AudioError(f"got audio of {rate} Hz in a stream of {of_stream} Hz; make a stream for each rate")
+        return rate
 
     def snapshot(self) -> bytes:
         """Everything the stream knows, to continue it elsewhere with recognizer.stream(snapshot)."""
@@ -216,6 +227,7 @@ class Stream:
         plain = {
             "kind": type(self._decoder).__name__,
             "model": self._engine.bundle.checksum,
+            "second": self._engine.second is not None,
             "endpoint": [[rule.trailing_s, rule.utterance_s] for rule in self.endpoint],
             "received": self._received,
             "hotwords": self._hotwords,
@@ -235,6 +247,10 @@ class Stream:
             plain, arrays = unpack(snapshot)
             if (plain["model"], plain["kind"]) != (self._engine.bundle.checksum, type(self._decoder).__name__):
                 raise StreamError("the snapshot was taken with another model or decoder; load that one to continue it")
+            if plain["second"] != (self._engine.second is not None):
+                raise StreamError(
+                    "the snapshot was taken with another second_pass; load the model like that to continue it"
+                )
             self.endpoint = tuple(EndpointRule(*rule) for rule in plain["endpoint"])
             self._received = plain["received"]
             if plain["hotwords"]:
@@ -261,8 +277,11 @@ def accept_together(
     """What each stream's own `accept` of its piece would return, the network running over all of them at once."""
     if len({id(stream) for stream in streams}) < len(streams) or len({id(s._acoustic) for s in streams}) > 1:
         raise StreamError("expected different streams of one recogniser")
-    for stream, piece in zip(streams, pieces, strict=True):
-        stream._push(piece, rate)
+    if len(streams) != len(pieces):
+        raise StreamError(f"got {len(pieces)} pieces for {len(streams)} streams, expected one for each")
+    checked = [stream._checked(piece, rate) for stream, piece in zip(streams, pieces, strict=True)]
+    for stream, mono in zip(streams, checked, strict=True):
+        stream._push(mono, rate)
     events: list[list[Event]] = [[] for _ in streams]
     while ready := [(i, s, block) for i, s in enumerate(streams) if (block := s._next_block()) is not None]:
         states = [stream._state.acoustic for _, stream, _ in ready]

@@ -19,6 +19,7 @@ from streamasr.second_pass import NOTHING, Reread
 Floats = NDArray[np.float32]
 
 RUN_UP_S = 1.0  # of quiet before an utterance that a second pass reads too
+HEARD_GAP_S = 1.0  # of lost audio the network hears so much silence; the rest only moves the clock
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,9 @@ class Utterances:
         shown = hypothesis.text, " ".join(word.text for word in stable)
         if shown == state.shown:
             return state
-        stride = self._graph.stride
-        start = max(state.said_until, hypothesis.words[0].first_frame * stride + tuning.timing.start)
-        events.append(
-            Partial(shown[0], state.seconds(start, self._rate), state.seconds(frames * stride, self._rate), shown[1])
-        )
+        end = frames * self._graph.stride
+        start, _ = self._word_times(hypothesis.words[:1], state, end)[0]
+        events.append(Partial(shown[0], state.seconds(start, self._rate), state.seconds(end, self._rate), shown[1]))
         return replace(state, shown=shown)
 
     def end(self, end: int, state: StreamState, events: list[Event]) -> StreamState:
@@ -106,7 +105,7 @@ class Utterances:
                 events.append(Partial("", state.seconds(end, self._rate), state.seconds(end, self._rate)))
             return following
         confidences = [tuning.confidence(word.evidence) for word in hypothesis.words]
-        times = self._word_times(hypothesis.words, state.said_until, end)
+        times = self._word_times(hypothesis.words, state, end)
         # A word that a jump of the clock lies in does not last as long as the jump.
         spans = [(s := state.seconds(start, self._rate), s + (stop - start) / self._rate) for start, stop in times]
         if not tuning.spoken(word.evidence for word in hypothesis.words):
@@ -132,16 +131,22 @@ class Utterances:
         )
         return decoder, replace(hypothesis, words=words)
 
-    def _word_times(self, words: Sequence[HypothesisWord], low: int, high: int) -> list[tuple[int, int]]:
-        """Start and end of each word in samples: spikes moved by the model's measured delay, in order, apart."""
+    def _word_times(self, words: Sequence[HypothesisWord], state: StreamState, high: int) -> list[tuple[int, int]]:
+        """Start and end of each word in samples: spikes moved by the model's measured delay, in order, apart.
+
+        Who is heard late in the silence of a gap spoke after it.
+        """
         stride, timing = self._graph.stride, self.engine.tuning.timing
         starts = [word.first_frame * stride + timing.start for word in words]
         ends = [(word.last_frame + 1) * stride + timing.end for word in words]
         for i in range(len(words) - 1):
             if ends[i] > starts[i + 1]:
                 ends[i] = starts[i + 1] = (ends[i] + starts[i + 1]) // 2
-        times = []
-        for start, end in zip(starts, ends, strict=True):
+        times, low, silence = [], state.said_until, int(HEARD_GAP_S * self._rate)
+        for word, start, end in zip(words, starts, ends, strict=True):
+            for jump, _ in state.jumps:
+                if jump - silence // 2 <= word.first_frame * stride:
+                    low = max(low, jump)
             start = min(max(start, low), high)
             low = min(max(end, start), high)
             times.append((start, low))

@@ -25,11 +25,11 @@ def open_words(bundle: Bundle, lm: Path | None = None, unknown: bool = False) ->
     unknown: also any others, heard phone by phone.
     """
     search = _search(bundle)
-    own = _file(bundle, search, search.lm), _file(bundle, search, search.lexicon)
-    model, lexicon = own if lm is None else (lm, lm.with_suffix(LEXICON))
-    ngram, spellings = Ngram.open(model), Spellings.load(lexicon)
+    ngram = Ngram.open(lm or _file(bundle, search, search.lm))
+    lexicon = lm.with_suffix(LEXICON) if lm else _file(bundle, search, search.lexicon)
+    spellings = Spellings.load(lexicon, ngram.checksum)
     if len(spellings.words) and spellings.words.max() >= len(ngram.words):
-        raise BundleError(f"{lexicon}: spells words that {model} does not have; make both with `streamasr lm`")
+        raise BundleError(f"{lexicon}: spells words that {lm} does not have; make both with `streamasr lm`")
     vocabulary = Vocabulary(ngram, spellings, speller(bundle, ngram, spellings), search.beam)
     return with_unknown(bundle, vocabulary) if unknown else vocabulary
 

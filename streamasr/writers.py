@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from streamasr.events import Final, Word
@@ -32,26 +33,17 @@ class Writer:
         return ""
 
 
-@dataclass(frozen=True)
-class Cue:
-    """A subtitle: what is shown from start_s to end_s."""
-
-    text: str
-    start_s: float
-    end_s: float
-
-
-def cues(final: Final) -> Iterator[Cue]:
+def cues(final: Final) -> Iterator[list[Word]]:
     """An utterance cut between words so that each part can be read as one subtitle."""
     part: list[Word] = []
     for word in final.words:
         letters = sum(len(w.text) + 1 for w in part) + len(word.text)
         if part and (word.end_s - part[0].start_s > CUE_S or letters > CUE_LETTERS):
-            yield Cue(" ".join(w.text for w in part), part[0].start_s, part[-1].end_s)
+            yield part
             part = []
         part.append(word)
     if part:
-        yield Cue(" ".join(w.text for w in part), part[0].start_s, part[-1].end_s)
+        yield part
 
 
 def clock(seconds: float, point: str) -> str:
@@ -60,6 +52,11 @@ def clock(seconds: float, point: str) -> str:
     hours, rest = divmod(milliseconds, 3_600_000)
     minutes, rest = divmod(rest, 60_000)
     return f"{hours:02}:{minutes:02}:{rest // 1000:02}{point}{rest % 1000:03}"
+
+
+def span(cue: Sequence[Word], point: str) -> str:
+    """When a subtitle is shown."""
+    return f"{clock(cue[0].start_s, point)} --> {clock(cue[-1].end_s, point)}"
 
 
 class Srt(Writer):
@@ -74,7 +71,7 @@ class Srt(Writer):
         text = ""
         for cue in cues(final):
             self._number += 1
-            text += f"{self._number}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n{cue.text}\n\n"
+            text += f"{self._number}\n{span(cue, ',')}\n{' '.join(word.text for word in cue)}\n\n"
         return text
 
 
@@ -87,12 +84,11 @@ class Vtt(Writer):
 
     def final(self, final: Final) -> str:
         """Its cues."""
-        starts = iter(final.words)
         text = ""
         for cue in cues(final):
-            words = [next(starts) for _ in cue.text.split()]
-            tagged = " ".join([words[0].text, *(f"<{clock(word.start_s, '.')}>{word.text}" for word in words[1:])])
-            text += f"{clock(cue.start_s, '.')} --> {clock(cue.end_s, '.')}\n{tagged}\n\n"
+            first, *others = ((clock(word.start_s, "."), html.escape(word.text, quote=False)) for word in cue)
+            tagged = " ".join([first[1], *(f"<{time}>{word}" for time, word in others)])
+            text += f"{span(cue, '.')}\n{tagged}\n\n"
         return text
 
 
@@ -121,12 +117,16 @@ class Ctm(Writer):
     """NIST's time-marked conversation: recording, channel, start, duration, word, confidence."""
 
     def final(self, final: Final) -> str:
-        """One line a word."""
+        """One line a word; those of a phrase share its time."""
         recording = "_".join(Path(self.name).stem.split()) or "-"
-        return "".join(
-            f"{recording} 1 {word.start_s:.3f} {word.end_s - word.start_s:.3f} {word.text} {word.confidence:.3f}\n"
-            for word in final.words
-        )
+        text = ""
+        for word in final.words:
+            parts = word.text.split()
+            lasts_s = (word.end_s - word.start_s) / len(parts)
+            for i, part in enumerate(parts):
+                start_s = word.start_s + i * lasts_s
+                text += f"{recording} 1 {start_s:.3f} {lasts_s:.3f} {part} {word.confidence:.3f}\n"
+        return text
 
 
 WRITERS: dict[str, Callable[[str], Writer]] = {"txt": Writer, "srt": Srt, "vtt": Vtt, "json": Json, "ctm": Ctm}

@@ -31,7 +31,7 @@ class MadeUpLm:
     words = WORDS
 
     def __init__(self, memory: int) -> None:
-        self.memory = memory
+        self.memory = self.checksum = memory
         self.start = self.unknown = 0
         self.unigram = np.array([-9.0, -1.0, -2.0, -1.5, -1.2], dtype=np.float32)
 

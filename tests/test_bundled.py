@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import time
@@ -71,6 +72,39 @@ def test_the_sibling_hears_the_sample_however_it_is_cut(sample, greedy):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("greedy", [False, True])
+def test_words_are_said_before_a_gap_or_after_it(sample, greedy):
+    recognizer = streamasr.load(greedy=greedy)
+    for cut, more in itertools.product(range(16000, 64000, 8000), (1200, 4000)):
+        stream = recognizer.stream()
+        events = stream.accept(sample[:cut]) + stream.lost(160_000)
+        (gap,) = (event for event in events if isinstance(event, streamasr.Gap))
+        again = sample[cut : cut + more]  # and a second gap, while frames of this are still on their way
+        events += stream.accept(again) + stream.lost(160_000) + stream.accept(sample[cut:]) + stream.finish()
+        second = max((event for event in events if isinstance(event, streamasr.Gap)), key=lambda gap: gap.start_s)
+        assert (gap.start_s, gap.end_s, second.end_s) == (cut / 16000, cut / 16000 + 10.0, (cut + more) / 16000 + 20.0)
+        words = [word for event in events if isinstance(event, Final) for word in event.words]
+        assert {"before", "after"} == {
+            "before" if word.start_s < gap.start_s + 0.5 else "after" if word.start_s >= gap.end_s else word.text
+            for word in words
+        }
+        said = [word for word in words if word.start_s >= second.start_s]
+        assert said[0].start_s >= second.end_s
+        assert said[-1].end_s <= second.end_s + (len(sample) - cut) / 16000 + 1e-9
+
+
+def test_a_snapshot_goes_on_with_the_words_it_was_taken_with(recognizer, sample, tmp_path):
+    from streamasr.cli import main
+
+    assert main(["lm", str(SAMPLE.parent / "example.arpa"), str(tmp_path / "my.lm")]) == 0
+    mine = streamasr.load(lm=tmp_path / "my.lm")
+    for one, other in ((recognizer, mine), (mine, recognizer)):
+        stream = one.stream()
+        stream.accept(sample[:32000])
+        with pytest.raises(streamasr.StreamError, match="taken with other words; load the language model"):
+            other.stream(stream.snapshot())
+
+
 def test_the_law(recognizer, sample):
     def speak(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         start = int(rng.integers(len(sample)))

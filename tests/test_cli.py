@@ -284,7 +284,8 @@ def test_a_reader_that_leaves_is_no_error_message(wav):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs):
+@pytest.mark.parametrize(("number", "kill", "code"), [(signal.SIGINT, os.killpg, 130), (signal.SIGTERM, os.kill, 143)])
+def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs, number, kill, code):
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", noise(0, 600.0), RATE)
     out = tmp_path / "out"
@@ -307,11 +308,33 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs):
     deadline = time.monotonic() + 30.0
     while not list(tmp_path.glob("out/.streamasr-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # what Ctrl-C does
+    kill(process.pid, number)  # Ctrl-C reaches workers too
     _, errors = process.communicate(timeout=30.0)
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in errors
     assert list(out.iterdir()) == []
+
+
+def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path):
+    psutil = pytest.importorskip("psutil")
+    soundfile.write(tmp_path / "a.wav", noise(0, 600.0), RATE)
+    options = ["--model", str(TOY), "--jobs", "2", "--output-dir", str(tmp_path / "out"), str(tmp_path / "a.wav")]
+    process = psutil.Popen([sys.executable, "-m", "streamasr.cli", "transcribe", *options])
+    deadline = time.monotonic() + 30.0
+    while not list(tmp_path.glob("out/.streamasr-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    workers = process.children()
+    process.kill()
+    process.wait(timeout=30.0)
+    assert workers
+    assert psutil.wait_procs(workers, timeout=30.0)[1] == []
+
+
+def test_an_error_of_the_system_is_the_file_s_own(wav):
+    done = call("transcribe", "--model", TOY, "/proc/self/mem", wav)
+    assert done.returncode == 1
+    assert done.stderr == "streamasr: /proc/self/mem: cannot be read: Invalid argument\n"
+    assert f"==> {wav} <==" in done.stdout
 
 
 def test_a_progress_bar_on_a_terminal_only(wav, tmp_path):

@@ -117,6 +117,7 @@ def test_a_whole_model_hears_any_length(whole_bundle: Any) -> None:
 
 def test_a_whole_model_transcribes_for_any_cutting(whole_bundle: Any) -> None:
     recognizer = streamasr.Recognizer(whole_bundle, greedy=True)
+    assert recognizer.stream().finish() == []
     audio = (0.1 * np.random.default_rng(1).standard_normal(40000)).astype(np.float32)
     expected = recognizer.transcribe(audio)
     assert expected.words

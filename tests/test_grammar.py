@@ -19,7 +19,7 @@ from streamasr.decoding.rejection import OTHER, GrammarSearch, GrammarState
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
 from streamasr.decoding.vocabulary import Vocabulary
-from streamasr.errors import BundleError, StreamasrError
+from streamasr.errors import BundleError, StreamasrError, StreamError
 from tests.test_beam import MadeUpLm, certain, emissions
 
 Said = frozenset[tuple[str, ...]]
@@ -155,6 +155,11 @@ def test_a_grammar_without_phrases_or_of_too_many_is_refused(monkeypatch: pytest
         Grammar.parse(f"<r0>\n{doubled}\n<r12> = a")
     with pytest.raises(StreamasrError, match="cannot be read"):
         Grammar.open(tmp_path / "none.grammar")
+    (tmp_path / "bom").write_text("# from a word processor\nlight on", encoding="utf-8-sig")
+    assert "light" in Grammar.open(tmp_path / "bom").words
+    deep = "".join(f"<r{i}> = {'a | b [' * 19} <r{i + 1}> {']' * 19}\n" for i in range(18))
+    with pytest.raises(BundleError, match="too deep in each other"):
+        Grammar.parse(f"<r0>\n{deep}<r18> = a")
     (tmp_path / "latin").write_bytes(b"caf\xe9")
     with pytest.raises(StreamasrError, match="UTF-8"):
         Grammar.open(tmp_path / "latin")
@@ -262,7 +267,7 @@ def test_state_survives_json(seed: int, frames: int, cut: int, end: bool) -> Non
 def test_a_state_of_another_grammar_is_refused() -> None:
     packed = letters(ORDER).pack(letters(ORDER).start())
     assert letters(ORDER).unpack(packed).tokens == 0
-    with pytest.raises(ValueError, match="another grammar"):
+    with pytest.raises(StreamError, match="taken with other words; load the language model or grammar"):
         letters("ab [ca] (cc | cab)").unpack(packed)
 
 

@@ -8,6 +8,7 @@ import itertools
 import json
 import lzma
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamasr.cli import main
 from streamasr.decoding.arpa import LN10, read_arpa, write_ngram
 from streamasr.decoding.backoff import Arpa, describe
 from streamasr.decoding.ngram import HEADER, MAGIC, Ngram
 from streamasr.errors import BundleError
 from streamasr.lm import add_parser
+from streamasr.recognizer import load
 
-WORDS = [f"w{i}" for i in range(12)]
+WORDS = ["wa", "wab", "wabe", "wacke", "wade", "wage", "wait", "wake", "walk", "wall", "want", "warm"]
 
 
 def arpa_text(order: int, seed: int, density: float = 0.3, vocabulary: int = len(WORDS), closed: bool = False) -> str:
@@ -353,6 +356,12 @@ def test_bad_arpa(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_unknown_in_capitals_is_unknown_in_every_order(tmp_path: Path) -> None:
+    (tmp_path / "small.arpa").write_text(SMALL.replace("-1 <s> a", "-1 a <unk>").replace("<unk>", "<UNK>"))
+    assert read_arpa(tmp_path / "small.arpa").words.count("<unk>") == 1
+    assert read_arpa(tmp_path / "small.arpa").counts == (4, 1)
+
+
 def test_orphans_and_doubles(tmp_path: Path) -> None:
     path = tmp_path / "bad.arpa"
     three = SMALL.replace("ngram 2=1", "ngram 2=1\nngram 3=1").replace("\\end", "\\3-grams:\n\n-1 a a a\n\n\\end")
@@ -393,3 +402,28 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert wrote.endswith(" MB")
     with pytest.raises(SystemExit):
         parser.parse_args([*options[:-1], "-1"])
+
+
+def test_a_model_and_its_spellings_belong_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, seed in (("a", 1), ("b", 2)):
+        (tmp_path / f"{name}.arpa").write_text(arpa_text(2, seed))
+        assert main(["lm", str(tmp_path / f"{name}.arpa"), str(tmp_path / f"{name}.lm")]) == 0
+    shutil.copy(tmp_path / "b.lex", tmp_path / "a.lex")
+    with pytest.raises(BundleError, match=r"a\.lex: spells another language model's words; make both"):
+        load(lm=tmp_path / "a.lm")
+    arpa, before = str(tmp_path / "a.arpa"), sorted(tmp_path.iterdir())
+    (tmp_path / "foreign.arpa").write_text(arpa_text(1, 3).replace("\tw", "\tщ"))
+    capsys.readouterr()
+    for arguments, says in (
+        (["lm", arpa, str(tmp_path / "x.lex")], "expected the name of a file"),
+        (["lm", arpa, str(tmp_path)], "expected the name of a file"),
+        (["lm", arpa, "."], "expected the name of a file"),
+        (["lm", arpa, str(tmp_path / "x.lm"), "--model", "/nowhere"], "/nowhere"),
+        (["lm", str(tmp_path / "foreign.arpa"), str(tmp_path / "x.lm")], "none of its words can be spelled"),
+        (["transcribe", "--lm", ".", "a.wav"], "cannot be read: Is a directory"),
+    ):
+        assert main(arguments) == 1
+        said = capsys.readouterr().err
+        assert says in said
+        assert said.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == sorted([*before, tmp_path / "foreign.arpa"])

@@ -21,7 +21,7 @@ from streamasr.bundle import SECOND
 from streamasr.cli import main
 from streamasr.errors import StreamasrError
 from streamasr.events import Final, Partial
-from streamasr.second_pass import NOTHING
+from streamasr.second_pass import NOTHING, Reread
 from tests.law import check_law
 from tests.test_stream import TOY, events_of, noise, subject
 from tests.toy import toy_model
@@ -85,6 +85,25 @@ def test_quiet_costs_no_memory(two: Path) -> None:
     kept = stream._state.again
     assert kept.end == stream._state.heard
     assert len(kept.samples) < 2 * 16000
+
+
+def test_a_snapshot_is_for_the_passes_it_was_taken_with(two: Path) -> None:
+    once, twice = (streamasr.load(two, second_pass=second) for second in (False, True))
+    for one, other in ((once, twice), (twice, once)):
+        with pytest.raises(streamasr.StreamError, match="another second_pass"):
+            other.stream(one.stream().snapshot())
+
+
+@given(st.lists(st.integers(1, 30), min_size=1), st.integers(0, 60), st.integers(0, 60))
+def test_what_is_kept_does_not_depend_on_the_pieces(lengths: list[int], back: int, then: int) -> None:
+    pieces, whole = NOTHING, np.arange(4 * sum(lengths), dtype=np.float32)
+    for length in lengths:
+        pieces = pieces.add(whole[pieces.end : pieces.end + 4 * length]).keep(4 * back, 4)
+    saved = Reread((pieces.samples,), pieces.end)
+    for one in (pieces, saved):
+        kept = one.keep(4 * then, 4)
+        assert len(kept.samples) == min(4 * then, 4 * back, len(whole))
+        assert np.array_equal(kept.samples, whole[len(whole) - len(kept.samples) :])
 
 
 @given(st.lists(st.tuples(st.sampled_from(["add", "keep", "after"]), st.integers(0, 40)), max_size=30))

@@ -295,6 +295,29 @@ def test_misuse_is_refused_in_words(toy):
             toy.stream(junk)
 
 
+def test_a_piece_that_is_refused_is_refused_for_all(toy):
+    audio = noise(14, 1.0)
+    one, other = toy.stream(), toy.stream()
+    before = one.snapshot()
+    for pieces, rate, says in (
+        ([audio], None, "1 pieces for 2 streams"),
+        ([audio, np.full(3, np.nan)], None, "nan"),
+        ([audio, audio], 100, "Hz"),
+    ):
+        with pytest.raises(streamasr.StreamasrError, match=says):
+            toy.accept([one, other], pieces, rate)
+        assert one.snapshot() == before
+    other.finish()
+    with pytest.raises(streamasr.StreamError, match="finished"):
+        toy.accept([one, other], [audio, audio])
+    assert one.snapshot() == before
+
+
+def test_letters_take_no_language_model(toy):
+    with pytest.raises(streamasr.BundleError, match=r"only letters; do without my\.lm"):
+        streamasr.Recognizer(dataclasses.replace(toy.bundle, search=None), lm=Path("my.lm"))
+
+
 def test_a_refused_piece_leaves_the_stream_as_it_was(toy):
     audio = noise(14, 2.0)
     stream = toy.stream()

@@ -62,10 +62,21 @@ def test_ctm_has_six_fields_even_where_the_name_has_spaces():
 
 def test_cues_can_be_read():
     parts = list(cues(LONG))
-    assert " ".join(cue.text for cue in parts) == LONG.text
+    assert [word for part in parts for word in part] == list(LONG.words)
     for cue in parts:
-        assert cue.end_s - cue.start_s <= CUE_S
-        assert len(cue.text) <= CUE_LETTERS
+        assert cue[-1].end_s - cue[0].start_s <= CUE_S
+        assert len(" ".join(word.text for word in cue)) <= CUE_LETTERS
+
+
+def test_a_phrase_is_one_word_with_a_space_and_other_speech_no_tag():
+    phrase = Final("new york <other>", (Word("new york", 1.0, 2.0, 0.9), Word("<other>", 2.0, 3.0, 0.5)), 1.0, 3.0)
+    assert written("vtt", [phrase]).splitlines()[-2] == "new york <00:00:02.000>&lt;other&gt;"
+    assert written("srt", [phrase]).splitlines()[-2] == "new york <other>"
+    assert [line.split() for line in written("ctm", [phrase]).splitlines()] == [
+        ["a_talk", "1", "1.000", "0.500", "new", "0.900"],
+        ["a_talk", "1", "1.500", "0.500", "york", "0.900"],
+        ["a_talk", "1", "2.000", "1.000", "<other>", "0.500"],
+    ]
 
 
 @pytest.mark.parametrize(

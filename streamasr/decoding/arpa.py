@@ -115,12 +115,13 @@ class _Reader:
             ):
                 expected = "" if highest else " and maybe a back-off"
                 raise self.fail(f"expected log10 probability, {order} words{expected}, got {line.strip()!r:.60}")
+            spoken = ["<unk>" if word == "<UNK>" else word for word in fields[1 : order + 1]]
             if order == 1:
-                if ids.setdefault(fields[1].replace("<UNK>", "<unk>"), place) != place:
+                if ids.setdefault(spoken[0], place) != place:
                     raise self.fail(f"the word '{fields[1]}' for the second time")
             else:
                 key = 0
-                for word in fields[1 : order + 1]:
+                for word in spoken:
                     if word not in ids:
                         raise self.fail(f"'{word}' is not among the 1-grams")
                     key = key << 16 | ids[word]

@@ -25,6 +25,7 @@ from streamasr.decoding.links import Link
 from streamasr.decoding.prefixtree import ROOT
 from streamasr.decoding.rescore import Ending, Rescorer
 from streamasr.decoding.vocabulary import Vocabulary
+from streamasr.errors import StreamError
 
 ABANDONED = 25.0  # nats that breaking a word off costs, more than saying it: or rare words before a pause were lost
 PATIENCE = 5  # frames for which a word that is not complete is believed to go on
@@ -290,10 +291,13 @@ class BeamSearch:
         )
 
     def pack(self, state: BeamState) -> Any:
-        return state.pack()
+        return [self.vocabulary.checksum, state.pack()]
 
     def unpack(self, values: Any) -> BeamState:
-        return BeamState.unpack(values)
+        checksum, state = values
+        if checksum != self.vocabulary.checksum:
+            raise StreamError("taken with other words; load the language model or grammar of that time to continue")
+        return BeamState.unpack(state)
 
 
 def _best(rank: Floats, among: NDArray[np.bool_]) -> int:

@@ -25,6 +25,7 @@ from streamasr.errors import BundleError
 MOST_STATES = 100_000  # of the graph
 MOST_PLACES = 1_000_000  # in all phrases, with every rule written out where it is used
 MOST_DEPTH = 20  # of brackets within each other, and of rules
+MOST_CALLS = 300  # of one function within itself, for both of them together
 PIECE = re.compile(r"\s+|<[^<>\s]*>|[()\[\]|=]|[^\s()\[\]|=<>]+|.")
 CLOSING = {"(": ")", "[": "]"}
 NO_WORD = ""
@@ -111,11 +112,15 @@ class _Graph:
         self.arcs.append([])
         return len(self.arcs) - 1
 
-    def add(self, way: Way, start: int, rules: dict[str, Way], within: tuple[str, ...], where: str) -> int:
+    def add(
+        self, way: Way, start: int, rules: dict[str, Way], within: tuple[str, ...], where: str, depth: int = 0
+    ) -> int:
         """Everything that `way` can say from `start` on; where it ends."""
+        if depth == MOST_CALLS:
+            raise BundleError(f"{way.where or where}: brackets and rules lie too deep in each other; use fewer")
         if way.kind == "all":
             for part in way.parts:
-                start = self.add(part, start, rules, within, where)
+                start = self.add(part, start, rules, within, where, depth + 1)
             return start
         if way.kind == "rule":
             if way.text not in rules:
@@ -125,12 +130,12 @@ class _Graph:
                 raise BundleError(f"{way.where}: got {chain}, expected rules that do not lead back to themselves")
             if len(within) == MOST_DEPTH:
                 raise BundleError(f"{way.where}: got rules {MOST_DEPTH + 1} deep, expected at most {MOST_DEPTH}")
-            return self.add(rules[way.text], start, rules, (*within, way.text), way.where)
+            return self.add(rules[way.text], start, rules, (*within, way.text), way.where, depth + 1)
         end = self.place(way.where or where)
         if way.kind == "word":
             self.arcs[start].append((way.text, end))
         for part in way.parts:
-            self.arcs[self.add(part, start, rules, within, where)].append((NO_WORD, end))
+            self.arcs[self.add(part, start, rules, within, where, depth + 1)].append((NO_WORD, end))
         return end
 
     def reach(self, places: frozenset[int]) -> frozenset[int]:
@@ -204,7 +209,7 @@ class Grammar:
     def open(cls, path: Path) -> Grammar:
         """Read a file of phrases; BundleError names the line that is wrong."""
         try:
-            return cls.parse(path.read_text(encoding="utf-8"), str(path))
+            return cls.parse(path.read_text(encoding="utf-8-sig"), str(path))
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror}; expected a grammar") from error
         except UnicodeDecodeError as error:

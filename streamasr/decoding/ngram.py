@@ -13,7 +13,6 @@ Probabilities and back-offs are numbers in a codebook of 256, one for each order
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamasr.decoding.spellings import write_whole
 from streamasr.errors import BundleError
 from streamasr.strict import StrictError, parse
 
@@ -117,6 +117,11 @@ class Ngram:
         arrays["unigram"] = unigram
         start = int(_contexts(arrays["inner"], np.array([header.words + 1], dtype=np.uint32))[0])
         return cls(header, words, unigram[: header.words], arrays, start if header.order > 1 else 0)
+
+    @property
+    def checksum(self) -> int:
+        """Of the file."""
+        return self.header.crc32
 
     @property
     def order(self) -> int:
@@ -235,10 +240,4 @@ def write_arrays(path: Path, header: Header, arrays: Arrays) -> None:
     head = MAGIC + json.dumps(asdict(replace(header, crc32=zlib.crc32(body)))).encode()
     if len(head) > HEADER:
         raise BundleError(f"{path}: the note of {len(header.note)} letters is too long; shorten it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(head.ljust(HEADER) + body)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(path, head.ljust(HEADER) + body)

@@ -157,12 +157,10 @@ class GrammarSearch:
     def pack(self, state: GrammarState) -> Any:
         path = [state.last, state.first_frame, state.token_frame, state.tokens]
         sums = [state.total, state.token_sum, state.token_min, state.blank_sum, state.quiet]
-        return [self.grammar.checksum, self.beam.pack(state.beam), path, sums]
+        return [self.beam.pack(state.beam), path, sums]
 
     def unpack(self, values: Any) -> GrammarState:
-        checksum, beam, path, sums = values
-        if checksum != self.grammar.checksum:
-            raise ValueError("it was taken with another grammar, expected this one")
+        beam, path, sums = values
         return GrammarState(self.beam.unpack(beam), *path, *sums)
 
 

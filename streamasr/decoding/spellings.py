@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,17 @@ from numpy.typing import NDArray
 from streamasr.errors import BundleError
 
 MAX_TOKENS = 64  # a node of the prefix tree keeps its children as one bit each of a 64-bit number
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -42,24 +55,33 @@ class Spellings:
         """All spellings of one word."""
         return [bytes(row[row != 0]) for row in self.table[self.words == number]]
 
-    def save(self, path: Path) -> None:
-        """One byte a token and a zero after each spelling, two bytes a word."""
+    def save(self, path: Path, model: int | None = None) -> None:
+        """One byte a token and a zero after each spelling, two bytes a word; whole or not at all.
+
+        model: checksum of the language model whose words these are.
+        """
         ended = np.pad(self.table, ((0, 0), (0, 1)))
         inside = np.arange(ended.shape[1]) <= self.lengths[:, None]
-        with path.open("wb") as file:
-            np.savez(file, spelled=ended[inside], words=self.words.astype(np.uint16))
+        arrays = {"spelled": ended[inside], "words": self.words.astype(np.uint16)}
+        content = io.BytesIO()
+        np.savez(content, **arrays, **({} if model is None else {"model": np.array(model)}))  # type: ignore[arg-type]
+        write_whole(path, content.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> Spellings:
-        """Read what save wrote."""
+    def load(cls, path: Path, model: int | None = None) -> Spellings:
+        """Read what save wrote; BundleError where it was for another model."""
         try:
             with np.load(path, allow_pickle=False) as file:
                 spelled, words = file["spelled"], file["words"].astype(np.int32)
+                if model is not None and "model" in file and int(file["model"]) != model:
+                    raise BundleError(f"{path}: spells another language model's words; make both with `streamasr lm`")
             lengths = np.diff(np.flatnonzero(spelled == 0), prepend=-1) - 1
             table = np.zeros((len(lengths), int(lengths.max())), dtype=np.uint8)
             table[np.arange(table.shape[1]) < lengths[:, None]] = spelled[spelled != 0]
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}; copy the file again") from error
+        except BundleError:
+            raise
         except (ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path}: not a list of spellings ({error}); copy the file again") from error
         if len(words) != len(table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,6 +42,10 @@ class LanguageModel(Protocol):
     def start(self) -> int:
         """The state at the beginning of a sentence."""
 
+    @property
+    def checksum(self) -> int:
+        """Equal for equal models."""
+
     def number(self, word: str) -> int:
         """The number of a word; that of the unknown one where it is none of these."""
 
@@ -71,6 +76,11 @@ class Vocabulary:
     phrases: tuple[Phrase, ...] = ()
     phrase_spellings: Spellings | None = None
     unknown: Unknown | None = None  # None: words are the language model's and the phrases
+
+    @cached_property
+    def checksum(self) -> int:
+        """Equal where a state of the search means the same; phrases do not count."""
+        return zlib.crc32(self.spellings.table.tobytes() + self.spellings.words.tobytes(), self.lm.checksum)
 
     @cached_property
     def plain_tree(self) -> PrefixTree:

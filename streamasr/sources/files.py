@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -109,11 +110,8 @@ def open_file(path: str | Path) -> AudioSource:
         raise AudioError(f"{name}: there is no such file; check the path") from error
     except OSError as error:
         raise AudioError(f"{name}: cannot be read: {error.strerror}") from error
-    try:
+    with _closed_if_broken(file, f"{name}: cannot be read"):
         return _open_seekable(file, name) if file.seekable() else _open_pipe(file, name)
-    except BaseException:
-        file.close()
-        raise
 
 
 def open_stdin(rate: int | None = None, stream: BinaryIO | None = None) -> AudioSource:
@@ -128,13 +126,22 @@ def open_stdin(rate: int | None = None, stream: BinaryIO | None = None) -> Audio
         if sys.stdin.isatty():
             raise AudioError(f"{STDIN}: is a terminal; expected audio; pipe some into it, or name a file")
         stream = os.fdopen(os.dup(sys.stdin.fileno()), "rb")  # of its own, so that closing it closes no one else's
-    try:
+    with _closed_if_broken(stream, f"{STDIN}: cannot be read"):
         if rate is None:
             return _open_pipe(stream, STDIN)
         header = WavHeader(PCM, 1, check_rate(rate, STDIN), 2, None)
         return AudioSource(STDIN, _WavReader(header, stream, None), stream)
-    except BaseException:
-        stream.close()
+
+
+@contextmanager
+def _closed_if_broken(file: BinaryIO, what: str, mend: str = "") -> Iterator[None]:
+    """Whatever goes wrong; an error of the system becomes `what`, the error, `mend`."""
+    try:
+        yield
+    except BaseException as error:
+        file.close()
+        if isinstance(error, OSError):
+            raise AudioError(f"{what}: {error.strerror or error}{mend}") from error
         raise
 
 
@@ -179,17 +186,12 @@ def _open_pipe(stream: BinaryIO, name: str) -> AudioSource:
     if header is not None and header.readable:
         return AudioSource(name, _WavReader(header, stream, None), stream)
     file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 - the source closes it
-    try:
+    with _closed_if_broken(file, f"{name}: cannot be kept in a temporary file", "; make room"):
         file.write(seen)
-        try:
-            shutil.copyfileobj(stream, file)
-        except OSError as error:
-            raise AudioError(f"{name}: cannot be kept in a temporary file: {error.strerror}; make room") from error
+        shutil.copyfileobj(stream, file)
+        file.flush()
         stream.close()
         return _open_seekable(file, name)
-    except BaseException:
-        file.close()
-        raise
 
 
 def _mono(block: NDArray[np.float32], name: str, done: int, rate: int) -> NDArray[np.float32]:

@@ -89,6 +89,11 @@ class Trainer:
         while self._progress(0.0) < 1.0:
             dataset = self._dataset()
             per_rank = len(dataset) // self.world
+            if not per_rank:
+                raise StreamasrError(
+                    f"{len(dataset)} batches for {self.world} processes; "
+                    "use fewer processes, more speech or a smaller batch_s"
+                )
             total = "" if self.config.heard_hours else f"/{math.ceil(self.config.epochs)}"
             bar = tqdm(total=per_rank, initial=self.batch, desc=f"epoch {self.epoch + 1}{total}", disable=self.rank > 0)
             for batch in self._batches(dataset, per_rank):
@@ -96,7 +101,7 @@ class Trainer:
                 loss, norm = self._update(batch, self._progress(self.batch / per_rank))
                 self.batch += 1
                 self.step += 1
-                self.audio_s += float(batch.lengths.sum()) / RATE * self.world
+                self.audio_s += self._heard_s(batch)
                 self.spent_s += time.monotonic() - started
                 bar.update()
                 self._report(loss, norm, self.batch / per_rank, bar)
@@ -109,6 +114,13 @@ class Trainer:
             self.epoch, self.batch = self.epoch + 1, 0
             self._end_epoch()
             last_save = time.monotonic()
+
+    def _heard_s(self, batch: Batch) -> float:
+        """Seconds of audio that all processes have just heard: they must agree how far the run has come."""
+        samples = batch.lengths.sum()
+        if self.world > 1:
+            dist.all_reduce(samples)
+        return float(samples) / RATE
 
     def _progress(self, part: float) -> float:
         """How much of the run is done, 0..1, `part` of the present epoch being done."""
