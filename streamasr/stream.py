@@ -74,7 +74,7 @@ class Stream:
     def _with_hotwords(self, bonuses: dict[str, float]) -> BeamSearch:
         if not isinstance(self._engine.decoder, BeamSearch):
             raise StreamError(
-                "hotwords need words to choose from: load a model that has some, and neither greedy nor with a grammar"
+                "hotwords need words to choose from: load a model that has them, not greedy and without a grammar"
             )
         return self._engine.decoder.with_phrases(bonuses)
 
