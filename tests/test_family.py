@@ -202,3 +202,16 @@ def test_synthetic_speech_joins_a_member_s_own(tmp_path: Path, shared: Path, mon
     assert 18.0 <= sum(utterance.seconds for utterance in spoken) < 40.0
     assert {word for utterance in spoken for word in utterance.text.split()} <= whole.lexicon.keys()
     assert {utterance.speaker for utterance in spoken} <= {"awb", "kal16", "rms", "slt"}
+
+
+def test_rows_that_are_measured_again_take_their_old_place() -> None:
+    from recipes.family.measure import joined
+    from streamasr.errors import StreamasrError
+
+    head, said = ["| member | CER % |", "|---|---|"], ["", "145 utterances of dev, 20 minutes."]
+    before = [*head, "| a | 1 |", "| b | 2 |", "| en-mini | 3 |", *said]
+    measured = [*head, "| b | 4 |", "| c | 5 |", "| en-mini | 6 |", *said]
+    assert joined(measured, ["Not run yet."]) == measured
+    assert joined(measured, before) == [*head, "| a | 1 |", "| b | 4 |", "| c | 5 |", "| en-mini | 6 |", *said]
+    with pytest.raises(StreamasrError, match="not of 145 utterances of dev, 20 minutes"):
+        joined(measured, [*before[:-1], "30 utterances of dev, 4 minutes."])

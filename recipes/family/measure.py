@@ -30,9 +30,10 @@ from recipes.family.speed import read_speeds
 from recipes.mini.data import LETTERS
 from recipes.mini.listen import read_16k
 from recipes.program import run
-from recipes.sections import write_section
+from recipes.sections import read_section, write_section
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, read_bundle
+from streamasr.errors import StreamasrError
 from streamasr.manifest import read_manifest
 from streamasr.recognizer import BUNDLED, Recognizer, load
 from streamasr.training.checkpoint import count_parameters, epochs, load_checkpoint, load_model
@@ -197,6 +198,23 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
+def joined(lines: list[str], before: list[str]) -> list[str]:
+    """A table with the rows of `lines` in place of those of the same name; StreamasrError if it is of other speech."""
+
+    def name(line: str) -> str:
+        return line.split("|")[1].strip() if line.startswith("|") else ""
+
+    if not any(map(name, before)):
+        return lines
+    said = [line for line in lines if "utterances of dev" in line]
+    if said != [line for line in before if "utterances of dev" in line]:
+        raise StreamasrError(f"the table is not of {said[0]}; measure all members, or as many utterances (--every)")
+    new = {name(line): line for line in lines if name(line)}
+    made = [new.pop(name(line), line) if name(line) else line for line in before]
+    last = max(i for i, line in enumerate(made) if name(line))  # the bundled model
+    return [*made[:last], *new.values(), *made[last:]]
+
+
 def _figure(value: float, digits: int) -> str:
     return "-" if np.isnan(value) else f"{value:.{digits}f}"
 
@@ -225,7 +243,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all that have been trained")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all; the others keep their rows")
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--experiment", type=Path, default=FAMILY, metavar="TOML")
     parser.add_argument("--work", type=Path, help="in place of the experiment's folder")
@@ -257,6 +275,8 @@ def main() -> None:
         lines += ["", "![error against latency](latency.png)"]
     print("\n".join(lines))
     if arguments.write:
+        if arguments.names:
+            lines = joined(lines, read_section(experiment.results, experiment.section).splitlines())
         write_section(experiment.results, experiment.section, "\n".join(lines))
 
 
