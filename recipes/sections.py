@@ -12,7 +12,7 @@ def read_section(path: Path, name: str) -> str:
 
 
 def write_section(path: Path, name: str, text: str) -> None:
-    """Replace it."""
+    """Replace what stands there; ValueError where the file has no such markers."""
     found = _find(path, name)
     path.write_text(f"{found.string[: found.start(1)]}{text.strip()}\n{found.string[found.end(1) :]}", encoding="utf-8")
 

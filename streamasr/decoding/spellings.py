@@ -73,17 +73,16 @@ class Spellings:
         try:
             with np.load(path, allow_pickle=False) as file:
                 spelled, words = file["spelled"], file["words"].astype(np.int32)
-                if model is not None and "model" in file and int(file["model"]) != model:
-                    raise BundleError(f"{path}: spells another language model's words; make both with `streamasr lm`")
+                own = int(file["model"]) if "model" in file else None
             lengths = np.diff(np.flatnonzero(spelled == 0), prepend=-1) - 1
             table = np.zeros((len(lengths), int(lengths.max())), dtype=np.uint8)
             table[np.arange(table.shape[1]) < lengths[:, None]] = spelled[spelled != 0]
         except OSError as error:
             raise BundleError(f"{path}: cannot be read: {error.strerror or error}; copy the file again") from error
-        except BundleError:
-            raise
         except (ValueError, LookupError, EOFError, zipfile.BadZipFile) as error:
             raise BundleError(f"{path}: not a list of spellings ({error}); copy the file again") from error
         if len(words) != len(table):
             raise BundleError(f"{path}: {len(table)} spellings of {len(words)} words; copy the file again")
+        if None not in (model, own) and own != model:
+            raise BundleError(f"{path}: spells another language model's words; make both with `streamasr lm`")
         return cls(table, words)
