@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,7 +59,8 @@ def add_noise(audio: Samples, noise: Samples, config: AugmentConfig, rng: np.ran
 
 def reverberate(audio: Samples, response: Samples) -> Samples:
     """As it sounds in a room with this impulse response, whose first sample is the direct sound; as loud as before."""
-    size = len(audio) + len(response) - 1
+    samples = len(audio) + len(response) - 1
+    size = math.ceil(samples / 4096) * 4096  # quick to transform, as a prime would not be
     spectrum = np.fft.rfft(audio, size) * np.fft.rfft(response, size)
     echoed = np.fft.irfft(spectrum, size)[: len(audio)].astype(np.float32)
     power = float(np.mean(echoed**2))
