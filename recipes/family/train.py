@@ -13,7 +13,7 @@ from pathlib import Path
 from recipes.family.adapted import adapt
 from recipes.family.members import FAMILY, Experiment
 from recipes.family.speed import read_speeds
-from recipes.mini.data import corpus
+from recipes.mini.data import corpus, synthetic
 from recipes.program import run
 from streamasr.errors import ManifestError
 from streamasr.training.checkpoint import epochs, load_model
@@ -33,7 +33,8 @@ def main() -> None:
     start_processes()
     experiment = Experiment.read(arguments.experiment)
     members, speeds = experiment.choose(arguments.names), read_speeds(experiment.work)
-    speech = corpus(arguments.shared, arguments.cache)
+    also = synthetic() if any(member.synthetic for member in members) else []
+    speech = corpus(arguments.shared, arguments.cache, also)
     for member in members:
         minutes = member.minutes if arguments.minutes is None else arguments.minutes
         name, config = member.name, replace(member.config, heard_hours=speeds[member.name] * minutes / 60.0)

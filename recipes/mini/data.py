@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from streamasr.bundle import Source
@@ -45,15 +46,16 @@ def synthetic() -> list[Utterance]:
     return read_manifest(SYNTHETIC, LETTERS) if SYNTHETIC.exists() else []
 
 
-def corpus(shared: Path, cache: Path) -> Corpus:
+def corpus(shared: Path, cache: Path, also: Sequence[Utterance] = ()) -> Corpus:
     """../shared as the recipe uses it; training words that CMUdict lacks are pronounced by the model of recipes.g2p.
 
     Not those of dev: there, the phone error counts only utterances whose pronunciation somebody wrote down.
+    also: other speech that somebody may add to it, whose words are to be pronounced, too.
     """
     train = read_manifest(shared / "speech" / "train.jsonl", LETTERS)
     dev = read_manifest(shared / "speech" / "dev.jsonl", LETTERS)
     lexicon = read_lexicon(shared / "lexicon" / "cmudict.dict")
-    unknown = {word for u in (*train, *synthetic()) for word in u.text.split()} - lexicon.keys()
+    unknown = {word for u in (*train, *also) for word in u.text.split()} - lexicon.keys()
     g2p = G2p.open(g2p_file())
     unknown -= {word for u in dev for word in u.text.split()}
     lexicon |= {word: g2p.pronounce(word) for word in sorted(unknown)}
