@@ -19,7 +19,7 @@ import onnxruntime
 from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
 
 from export.program import run
-from export.verify import noise
+from export.verify import noise, step_samples
 from streamasr.acoustic import AUDIO, LOG_PROBS, Acoustic
 from streamasr.bundle import Bundle, read_bundle
 from streamasr.errors import StreamasrError
@@ -51,7 +51,8 @@ def convert(bundle: Bundle, out: Path) -> list[Path]:
 def _compare(bundle: Bundle, graph: str, path: Path) -> None:
     """One block of noise through both."""
     acoustic = Acoustic(bundle, graph)
-    audio = noise(acoustic.graph.block, 4)[:, -acoustic.graph.block :]
+    block = step_samples(acoustic.graph)
+    audio = noise(block, 4)[:, -block:]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -29,7 +29,8 @@ def restore(bundle: Bundle) -> AcousticModel:
     model = AcousticModel(ModelConfig.from_dict({**config, **bundle.network})).eval()
     parts = list(model.state_dict().values())
     count = sum(part.numel() for part in parts)
-    assert count < 2**24, "more parameters than fp32 can count"
+    if count >= 2**24:
+        raise BundleError(f"{bundle.folder}: got {count:,} parameters; expected less than 2^24, which fp32 can count")
     described, path = bundle.graph("fp32")
     with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         _spread(parts, np.arange(1, count + 1, dtype=np.float32))

@@ -7,6 +7,7 @@ first one. Several checkpoints are averaged. `streamasr transcribe --second-pass
 from __future__ import annotations
 
 import argparse
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,14 +33,15 @@ def add_second(folder: Path, model: AcousticModel) -> Bundle:
     if model.stride != first.stride:
         raise StreamasrError(f"{folder}: frames of {model.stride} samples, the first network's have {first.stride}")
     round_weights(model)
-    path = folder / f"{SECOND}.onnx"
-    write_graph(model, 0, path)
-    graph = Graph(path.name, file_sha256(path), 0, model.stride, model.delay, tuple(model.state_specs()), 0.0)
-    bundle = replace(bundle, graphs={**bundle.graphs, SECOND: graph})
-    parity = difference(model, bundle, graph=SECOND)
-    if not parity <= TOLERANCE:
-        path.unlink()
-        raise StreamasrError(f"the graph differs from torch by {parity:.1e}, more than {TOLERANCE:.0e}: not added")
+    with tempfile.TemporaryDirectory(dir=folder.parent) as trial:  # one that was there before stays, should this fail
+        path = Path(trial) / f"{SECOND}.onnx"
+        write_graph(model, 0, path)
+        graph = Graph(path.name, file_sha256(path), 0, model.stride, model.delay, tuple(model.state_specs()), 0.0)
+        made = replace(bundle, folder=Path(trial), graphs={**bundle.graphs, SECOND: graph})
+        parity = difference(model, made, graph=SECOND)
+        if not parity <= TOLERANCE:
+            raise StreamasrError(f"the graph differs from torch by {parity:.1e}, more than {TOLERANCE:.0e}: not added")
+        path.replace(folder / path.name)
     bundle = replace(bundle, graphs={**bundle.graphs, SECOND: replace(graph, parity=parity)})
     write_bundle(bundle)
     return bundle

@@ -1,7 +1,7 @@
 """Check a bundle's graphs against torch and against each other's law: python -m export.verify BUNDLE [AUDIO...]
 
-Prints what each graph is and needs. Refuses (exit code 1) a graph that differs from the torch model read back from
-the bundle, or whose results depend on which other streams share the batch.
+Prints what each graph is and needs. Refuses (exit code 1) an fp32 graph that differs from the torch model read back
+from the bundle, and any graph whose results depend on which other streams share the batch.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from export.program import run
 from export.speech import read_speech
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, Graph, read_bundle
+from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 
 Samples = NDArray[np.float32]
@@ -88,6 +89,8 @@ def verify(bundle: Bundle, recordings: Sequence[Path]) -> list[str]:
     if recordings:
         heard = [read_speech(path, bundle.sample_rate) for path in recordings]
         audio = np.stack([np.resize(samples, max(len(s) for s in heard)) for samples in heard])
+    if audio.shape[1] < block:
+        raise StreamasrError(f"got recordings of less than {block} samples, a block; give longer ones")
     problems = []
     off = difference(restore(bundle), bundle, audio=audio)
     print(f"fp32 against torch, {audio.shape[1] // block} blocks of {len(audio)} streams: {off:.1e}")

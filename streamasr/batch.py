@@ -21,7 +21,7 @@ from tqdm import tqdm
 from streamasr.bundle import EndpointRule
 from streamasr.errors import AudioError, OutputError, StreamasrError
 from streamasr.events import Event, Final
-from streamasr.recognizer import Recognizer, load
+from streamasr.recognizer import Recognizer
 from streamasr.sources import AudioSource, open_file, open_stdin
 from streamasr.writers import WRITERS, Writer
 
@@ -33,23 +33,12 @@ Write = Callable[[str], Any]
 class Job:
     """What is the same for all files of a call."""
 
+    load: Callable[[], Recognizer]  # that these files want; each worker calls it, too
     format: str = "txt"
     output_dir: Path | None = None
-    model: Path | None = None
-    graph: str | None = None  # in place of the one the model prefers
     rate: int | None = None  # of raw samples on standard input
     endpoint: tuple[EndpointRule, ...] | None = None  # in place of the model's
-    greedy: bool = False  # without the model's words
-    lm: Path | None = None  # in place of the model's
-    grammar: Path | None = None  # in place of both
-    second_pass: bool = False
-    open_vocabulary: bool = False  # the model's words and any others
     hotwords: dict[str, float] = field(default_factory=dict)
-
-    def load(self) -> Recognizer:
-        """The recogniser that these files want."""
-        flags = {"second_pass": self.second_pass, "open_vocabulary": self.open_vocabulary}
-        return load(self.model, self.graph, greedy=self.greedy, lm=self.lm, grammar=self.grammar, **flags)
 
     def target(self, name: str) -> Path | None:
         """The file that `name`'s transcript goes to; None is standard output."""
@@ -111,48 +100,71 @@ def transcribe_one(recognizer: Recognizer, name: str, job: Job, write: Write, st
         with open_stdin(job.rate) if name == STDIN else open_file(name) as source:
             target = job.target(name)
             if target is None:
-                problems = _pour(recognizer, source, job, write, stop)
-            else:
-                with atomic(target) as write_file:
-                    problems = _pour(recognizer, source, job, write_file, stop)
-            return Outcome(problems)
+                return Outcome(_pour(recognizer, source, job, write, stop, as_it_comes=name == STDIN))
+            with atomic(target) as write_file:
+                return Outcome(_pour(recognizer, source, job, write_file, stop))
     except StreamasrError as error:
         return Outcome(problems=(str(error),))
 
 
-def _pour(recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any) -> tuple[str, ...]:
-    """All of a source's text; the problems that it had. AudioError where it gave no text at all."""
-    writer = WRITERS[job.format](source.name)
+def _pour(
+    recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any, as_it_comes: bool = False
+) -> tuple[str, ...]:
+    """All of a source's text; the problems that it had. AudioError, and nothing written, where it gave no text at all.
+
+    as_it_comes: somebody may still be speaking; Ctrl-C or SIGTERM ends that, and the last words are written, too.
+    """
+    text = _Text(WRITERS[job.format](source.name), write)
     stream = recognizer.stream(endpoint=job.endpoint, hotwords=job.hotwords)
-    write(writer.begin())
     total = None if source.seconds is None else round(source.seconds, 1)
     long = total is None or total > 60.0
     layout = "{desc}: {percentage:3.0f}% of {total_fmt} s [{elapsed}<{remaining}]" if total else None
     show = long and _show_bar(job)
     error: AudioError | None = None
-    count = 0
+    interrupt: KeyboardInterrupt | SystemExit | None = None
     with tqdm(total=total, desc=source.name, unit="s", leave=False, disable=not show, bar_format=layout) as bar:
         try:
             for chunk in source.chunks():
                 if stop is not None and stop.is_set():
                     raise _Stopped
-                count += _write_finals(stream.accept(chunk, source.rate), writer, write)
+                text.add(stream.accept(chunk, source.rate))
                 bar.update(len(chunk) / source.rate)
         except AudioError as caught:  # what was heard before it is not lost
             error = caught
-    count += _write_finals(stream.finish(), writer, write)
-    if error and not count:
+        except (KeyboardInterrupt, SystemExit) as caught:
+            if not as_it_comes:
+                raise
+            interrupt = caught
+    text.add(stream.finish())
+    if error and not text.begun:
         raise error
     problems = [*source.warnings, *([str(error)] if error else [])]
-    write(writer.end(problems))
+    text.end(problems)
+    if interrupt:
+        raise interrupt
     return tuple(problems)
 
 
-def _write_finals(events: Sequence[Event], writer: Writer, write: Write) -> int:
-    finals = [event for event in events if isinstance(event, Final)]
-    for final in finals:
-        write(writer.final(final))
-    return len(finals)
+class _Text:
+    """What a writer makes of a source, begun when there is something to write."""
+
+    def __init__(self, writer: Writer, write: Write) -> None:
+        self._writer, self._write = writer, write
+        self.begun = False
+
+    def _begin(self) -> None:
+        if not self.begun:
+            self._write(self._writer.begin())
+        self.begun = True
+
+    def add(self, events: Sequence[Event]) -> None:
+        for final in (event for event in events if isinstance(event, Final)):
+            self._begin()
+            self._write(self._writer.final(final))
+
+    def end(self, problems: list[str]) -> None:
+        self._begin()
+        self._write(self._writer.end(problems))
 
 
 @contextmanager

@@ -7,12 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from streamasr import batch, lm
 from streamasr.bundle import EndpointRule
 from streamasr.endpoint import LAST_RESORT
-from streamasr.errors import StreamasrError
+from streamasr.errors import DeviceError, StreamasrError
 from streamasr.recognizer import Recognizer, load
 from streamasr.stream import check_hotwords
 from streamasr.version import __version__
@@ -26,8 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for output in (sys.stdout, sys.stderr):  # a name or a text that the terminal cannot show must not stop the work
         if isinstance(output, io.TextIOWrapper):
             output.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         code: int = options.run(options)
         sys.stdout.flush()
         return code
@@ -116,9 +117,13 @@ def _positive(text: str) -> int:
 def _hotword(text: str) -> tuple[str, float]:
     words, colon, bonus = text.rpartition(":")
     try:
-        return next(iter(check_hotwords({words: float(bonus)} if colon else {text: 5.0}).items()))
-    except (ValueError, StreamasrError) as error:
-        raise argparse.ArgumentTypeError(f"{text}: expected WORDS or WORDS:BONUS, as in 'new york:3'") from error
+        wanted = {words: float(bonus)} if colon else {text: 5.0}
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: expected WORDS or WORDS:BONUS, as in 'new york:3'") from None
+    try:
+        return next(iter(check_hotwords(wanted).items()))
+    except StreamasrError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _seconds(text: str) -> float:
@@ -137,18 +142,7 @@ def _endpoint(options: argparse.Namespace) -> tuple[EndpointRule, ...] | None:
 
 def _transcribe(options: argparse.Namespace) -> int:
     job = batch.Job(
-        format=options.format,
-        output_dir=options.output_dir,
-        model=options.model,
-        graph=options.graph,
-        rate=options.rate,
-        endpoint=_endpoint(options),
-        greedy=options.greedy,
-        lm=options.lm,
-        grammar=options.grammar,
-        second_pass=options.second_pass,
-        open_vocabulary=options.open_vocabulary,
-        hotwords=dict(options.hotwords),
+        _loader(options), options.format, options.output_dir, options.rate, _endpoint(options), dict(options.hotwords)
     )
     names: list[str] = options.audio
     if options.rate and batch.STDIN not in names:
@@ -166,16 +160,17 @@ def _usage(message: str) -> int:
     return 2
 
 
-def _load(options: argparse.Namespace) -> Recognizer:
-    flags = {"second_pass": options.second_pass, "open_vocabulary": options.open_vocabulary}
-    return load(options.model, options.graph, greedy=options.greedy, lm=options.lm, grammar=options.grammar, **flags)
+def _loader(options: argparse.Namespace) -> partial[Recognizer]:
+    """What loads the recogniser that was asked for, here or in another process."""
+    flags = {name: getattr(options, name) for name in ("greedy", "lm", "grammar", "second_pass", "open_vocabulary")}
+    return partial(load, options.model, options.graph, **flags)
 
 
 def _live(options: argparse.Namespace) -> int:
     from streamasr import terminal
     from streamasr.sources import open_microphone
 
-    recognizer = _load(options)
+    recognizer = _loader(options)()
     recognizer.must_hear_blocks()
     microphone = open_microphone(options.device)
     return terminal.run(recognizer, microphone, _endpoint(options), dict(options.hotwords))
@@ -183,8 +178,12 @@ def _live(options: argparse.Namespace) -> int:
 
 def _devices(options: argparse.Namespace) -> int:
     from streamasr.sources import list_devices
+    from streamasr.sources.microphone import NO_MICROPHONE
 
-    for device in list_devices():
+    devices = list_devices()
+    if not devices:
+        raise DeviceError(NO_MICROPHONE)
+    for device in devices:
         print(device)
     return 0
 
@@ -192,8 +191,7 @@ def _devices(options: argparse.Namespace) -> int:
 def _inspect(options: argparse.Namespace) -> int:
     from streamasr.inspect import draw
 
-    recognizer = _load(options)
-    draw(recognizer, options.audio, options.output)
+    draw(_loader(options)(), options.audio, options.output)
     return 0
 
 

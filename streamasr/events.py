@@ -33,7 +33,8 @@ class Final:
     words: tuple[Word, ...]
     start_s: float
     end_s: float
-    alternatives: tuple[tuple[str, float], ...] = ()  # texts and log-probabilities, `text` first, where asked for
+    # Where asked for: texts, `text` first, and by how much less likely than that (nats, 0 or below).
+    alternatives: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -76,14 +76,14 @@ class Recognizer:
         self,
         snapshot: bytes | None = None,
         endpoint: Sequence[EndpointRule] | None = None,
-        n_best: int = 0,
+        n_best: int | None = None,
         hotwords: Mapping[str, float] | None = None,
     ) -> Stream:
         """A new conversation, or with `snapshot` (from Stream.snapshot) the continuation of one.
 
         endpoint: rules for the end of an utterance, in place of the bundle's, or of the snapshot's. Without a
         rule that holds at last, an utterance, and the memory it takes, grows for ever.
-        n_best: so many texts, with their scores, come with each Final as `alternatives`.
+        n_best: so many texts, with their scores, come with each Final as `alternatives`; None: as in the snapshot.
         hotwords: words or phrases that are likely to be said, with what is added to their log-probability (5 is
         much); `stream.hotwords` changes them while the stream runs.
         """

@@ -37,11 +37,11 @@ class Stream:
         engine: Engine,
         snapshot: bytes | None,
         endpoint: Sequence[EndpointRule] | None,
-        n_best: int,
+        n_best: int | None,
         hotwords: Mapping[str, float] | None,
     ) -> None:
         self.endpoint = engine.bundle.endpoint  # may be changed while the stream runs
-        self._n_best = n_best
+        self._n_best = 0
         self._engine = engine
         self._acoustic = engine.acoustic
         self._decoder: Decoder = engine.decoder
@@ -56,6 +56,8 @@ class Stream:
             self.hotwords = hotwords
         if endpoint is not None:
             self.endpoint = tuple(endpoint)
+        if n_best is not None:
+            self._n_best = n_best
 
     @property
     def hotwords(self) -> Mapping[str, float]:
@@ -229,6 +231,7 @@ class Stream:
             "model": self._engine.bundle.checksum,
             "second": self._engine.second is not None,
             "endpoint": [[rule.trailing_s, rule.utterance_s] for rule in self.endpoint],
+            "n_best": self._n_best,
             "received": self._received,
             "hotwords": self._hotwords,
             "decoder": self._decoder.pack(state.decoder),
@@ -252,6 +255,7 @@ class Stream:
                     "the snapshot was taken with another second_pass; load the model like that to continue it"
                 )
             self.endpoint = tuple(EndpointRule(*rule) for rule in plain["endpoint"])
+            self._n_best = plain["n_best"]
             self._received = plain["received"]
             if plain["hotwords"]:
                 self._decoder, self._hotwords = self._with_hotwords(plain["hotwords"]), plain["hotwords"]
@@ -288,7 +292,7 @@ def accept_together(
         stacked = {name: np.concatenate([state[name] for state in states]) for name in states[0]}
         log_probs, new = streams[0]._acoustic.step(np.stack([block for _, _, block in ready]), stacked)
         for row, (i, stream, _) in enumerate(ready):
-            own = {name: value[row : row + 1] for name, value in new.items()}
+            own = {name: value[row : row + 1].copy() for name, value in new.items()}  # or each keeps all of them
             events[i] += stream._hear(log_probs[row], own, log_probs.shape[1] * stream._acoustic.graph.stride)
     return events
 

@@ -116,8 +116,9 @@ class Utterances:
             Word(word.text, start_s, end_s, confidence)
             for word, (start_s, end_s), confidence in zip(hypothesis.words, spans, confidences, strict=True)
         )
-        others = tuple(self.decoder.n_best(decoder, self.n_best)) if self.n_best else ()
-        events.append(Final(hypothesis.text, words, words[0].start_s, words[-1].end_s, others))
+        others = self.decoder.n_best(decoder, self.n_best) if self.n_best else []
+        alternatives = tuple((text, score - others[0][1]) for text, score in others)
+        events.append(Final(hypothesis.text, words, words[0].start_s, words[-1].end_s, alternatives))
         return replace(following, said_until=times[-1][1])
 
     def _read_again(self, network: Acoustic, utterance: Reread) -> tuple[Any, Hypothesis]:

@@ -7,9 +7,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,7 +75,16 @@ def build(bundle: Bundle, folder: Path, flags: str = "-O2") -> Built:
     made = subprocess.run([str(MAKE), "-C", folder, "CC=cc", f"CFLAGS={flags}"], capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     objects = [path for path in folder.glob("*.o") if path.name != "main.o"]
-    strict = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{folder}", *flags.split()]
+    strict = [
+        "-std=c99",
+        "-ffp-contract=off",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-pedantic",
+        f"-I{folder}",
+        *flags.split(),
+    ]
     command = ["cc", *strict, *COUNT, "-o", folder / "check", ENGINE / "check.c", *objects, "-lm"]
     made = subprocess.run(command, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
@@ -293,6 +304,8 @@ def test_words_with_times_and_partials(toy: Built) -> None:
         (wav(b"")[:30], "cut short"),
         (wav(b"")[:40], "without samples"),
         (b"RIFF\0\0\0\0WAVEdata\2\0\0\0ab", "samples come before their format"),
+        (b"fLaC" + bytes(100), "begins with 'fLaC'; expected 16-bit PCM or WAV"),
+        (b"RF64" + bytes(100), "begins with 'RF64'"),
     ],
 )
 def test_other_audio_is_refused_in_one_line(audio: bytes, complaint: str, toy: Built) -> None:
@@ -305,6 +318,7 @@ def test_other_audio_is_refused_in_one_line(audio: bytes, complaint: str, toy: B
 def test_options(toy: Built) -> None:
     assert b"arecord -q -f S16_LE -r 16000 -c 1 -t raw | streamasr" in toy.run("streamasr", "--help").stdout
     assert b"unknown option '-x'" in toy.run("streamasr", "-x", code=2).stderr
+    assert b"standard input (streamasr < AUDIO), got 'a.wav'" in toy.run("streamasr", "a.wav", code=2).stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -315,6 +329,34 @@ def test_a_full_disk_is_an_error(toy: Built) -> None:
         )
     assert done.returncode == 1
     assert b"cannot write: No space left" in done.stderr
+
+
+def test_a_cut_wav_is_heard_and_said_to_be_cut(toy: Built) -> None:
+    audio = noise(4.0).tobytes()
+    whole, cut = (toy.run("streamasr", audio=wav(audio)[:size]) for size in (None, len(wav(b"")) + 64_001))
+    assert not whole.stderr
+    assert cut.stdout == toy.run("streamasr", audio=audio[:64_000]).stdout
+    assert b"the WAV ends 63999 bytes before it should" in cut.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
+def test_ctrl_c_loses_nothing_that_was_said(toy: Built) -> None:
+    audio = noise(4.0).tobytes()
+    with subprocess.Popen(
+        [toy.folder / "streamasr", "-p"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(audio)
+        process.stdin.flush()
+        process.stderr.read(1)  # it hears
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+        process.stdin.close()
+        assert process.wait(10) == 130
+    assert said
+    assert said == toy.run("streamasr", audio=audio).stdout
 
 
 def test_no_bytes_make_it_stumble(sanitised: Built) -> None:

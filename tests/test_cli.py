@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -116,6 +117,36 @@ def test_text_arrives_before_the_end_of_a_pipe():
     assert process.stdout.readline().strip()  # standard input is still open
     process.communicate()
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_said_before_an_interrupt_of_a_pipe_is_not_lost(number):
+    samples = (noise(0, 30.0) * 32767).astype(np.int16).tobytes()
+    command = [sys.executable, "-m", "streamasr.cli", "transcribe", "--model", str(TOY), "-", "--rate", str(RATE)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "--format", "json"], bufsize=0, **pipes) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(samples)
+        said = process.stdout.read(1)
+        while int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder):
+            time.sleep(0.1)
+        time.sleep(0.5)  # all has been heard; standard input stays open
+        process.send_signal(number)
+        rest, problems = process.communicate()
+    assert process.returncode == 128 + number
+    assert not problems
+    whole = transcribe("-", "--rate", RATE, "--format", "json", stdin=samples)
+    assert json.loads(said + rest) == json.loads(whole.stdout)
+
+
+def test_what_gave_no_text_leaves_nothing_on_standard_output(wav, tmp_path):
+    bad = tmp_path / "nan.wav"
+    soundfile.write(bad, np.full(3000, np.nan, np.float32), RATE, subtype="FLOAT")
+    for jobs in (1, 2):
+        done = transcribe(bad, wav, "--format", "json", "--jobs", jobs)
+        assert done.returncode == 1
+        assert json.loads(done.stdout)["audio"] == str(wav)
 
 
 def test_bad_inputs_get_a_line_each_and_the_others_are_done(wav, expected, tmp_path):
@@ -233,6 +264,8 @@ def test_two_inputs_for_one_output_are_refused_before_work_starts(wav, tmp_path)
         ["transcribe", "a.wav", "--pause", "0"],
         ["transcribe", "a.wav", "--pause", "long"],
         ["transcribe", "a.wav", "--format", "doc"],
+        ["transcribe", "a.wav", "--hotword", "bern:99"],
+        ["transcribe", "a.wav", "--hotword", "bern:much"],
         ["sing"],
         [],
     ],

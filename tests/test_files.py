@@ -327,6 +327,16 @@ def test_cut_video(tmp_path):
     assert "truncated or damaged" in source.warnings[0]
 
 
+def test_a_video_whose_rate_changes_is_said_to_be_damaged(tmp_path):
+    for rate in (44100, 32000):
+        make_video(tmp_path / str(rate), "adts", "aac", rate, seconds=2)
+    path = tmp_path / "a.aac"
+    path.write_bytes((tmp_path / "44100").read_bytes() + (tmp_path / "32000").read_bytes())
+    with open_file(path) as source:
+        assert 1.9 < sum(map(len, source.chunks())) / 44100 < 2.2
+    assert "truncated or damaged" in source.warnings[0]
+
+
 def test_without_pyav(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     path = tmp_path / "a.m4a"

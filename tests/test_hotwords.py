@@ -70,6 +70,25 @@ def test_hotwords_change_while_a_stream_runs_and_go_with_a_snapshot(toy: streama
     assert said(stream, audio) == plain
 
 
+def test_other_hotwords_take_nothing_back_that_was_said_before_one() -> None:
+    plain = search(config=BeamConfig(lm_weight=0.3, word_bonus=0.0))
+    hot = plain.with_phrases({"b ab ab": 25.0})
+    state = decode(hot, 2.0 * certain("-a---b-a-"))
+    assert hot.final(state).text.startswith("a")
+    inside = state.node >= len(plain.vocabulary.plain_tree)
+    assert inside.all(), "all believe that the phrase has begun"
+    adopted = plain.adopt(state)
+    for row in 2.0 * certain("--c-c---"):
+        adopted = plain.step(row, adopted)
+    assert plain.final(adopted).text == "a cc"
+
+
+def test_streams_with_the_same_hotwords_share_them(toy: streamasr.Recognizer) -> None:
+    decoder = toy.decoder
+    assert decoder.with_phrases({"da": 2.0}) is decoder.with_phrases({"da": 2.0})
+    assert decoder.with_phrases({"da": 2.0}) is not decoder.with_phrases({"da": 3.0})
+
+
 @pytest.mark.parametrize(
     ("hotwords", "message"),
     [({"": 1.0}, "expected a word"), ({"da": 99.0}, "expected -50 to 50"), ({"日本": 1.0}, "cannot be spelled")],
@@ -106,6 +125,7 @@ def test_the_best_texts_come_with_their_scores(toy: streamasr.Recognizer) -> Non
         assert final.alternatives[0][0] == final.text
         scores = [score for _, score in final.alternatives]
         assert scores == sorted(scores, reverse=True)
+        assert scores[0] == 0.0
     assert any(len(final.alternatives) > 1 for final in finals)
 
 

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamasr.cli import main
 from streamasr.errors import DeviceError
 from streamasr.sources import Lost, list_devices, open_microphone
 from streamasr.sources.gaps import CONFIRM_BLOCKS, Block, GapFinder
@@ -48,6 +49,8 @@ class FakeStream:
             samples = np.repeat((frames % 1000)[:, None] / 1000 * scale, self.shape[1], 1).astype(self.dtype)
             adc = 100 + position / self.rate + step.get("late", 0)
             times = SimpleNamespace(inputBufferAdcTime=adc + step.get("adc", 0), currentTime=adc + 0.1)
+            if "nan" in step:
+                samples[: step["nan"]] = np.nan
             self.callback(samples, self.shape[0], times, SimpleNamespace(input_overflow=step.get("overflow", False)))
             samples[:] = 77  # PortAudio uses its buffer again
             position += self.shape[0]
@@ -134,6 +137,12 @@ def test_no_devices():
         open_microphone(None, fake)
 
 
+def test_the_list_of_no_devices_is_no_success(monkeypatch, capsys):
+    monkeypatch.setattr("streamasr.sources.list_devices", list)
+    assert main(["devices"]) == 1
+    assert "no microphone was found; plug one in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("takes", [(1, "float32"), (1, "int16"), (2, "float32"), (2, "int16")])
 def test_formats(takes):
     items = listen(Fake([{}] * 5, takes=[takes]))
@@ -161,6 +170,12 @@ def test_gap_without_flag_is_found_where_it_is():
     assert [i for i, item in enumerate(items) if isinstance(item, Lost)] == [10]
     assert abs(items[10].samples - 10528) < 160
     assert len(samples_of(items)) == 21 * 640
+
+
+def test_a_block_that_holds_no_numbers_is_lost():
+    items = listen(Fake([{}] * 5 + [{"nan": 3}] + [{}] * 5))
+    assert [i for i, item in enumerate(items) if isinstance(item, Lost)] == [5]
+    assert items[5] == Lost(640)
 
 
 def test_overflow_flag():

@@ -77,6 +77,19 @@ def make(folder: Path, text: str, **options: bool) -> tuple[Arpa, Ngram]:
     return arpa, Ngram.open(folder / "lm.bin")
 
 
+def test_a_word_is_known_in_whatever_letters_the_model_has_it(tmp_path: Path) -> None:
+    lines = [
+        "\\data\\",
+        "ngram 1=6",
+        "",
+        "\\1-grams:",
+        *(f"-1 {w}" for w in ("<unk>", "<s>", "</s>", "da", "Bern", "LOUD")),
+    ]
+    _, lm = make(tmp_path, "\n".join([*lines, "", "\\end\\", ""]))
+    assert [lm.words[lm.number(word)] for word in ("DA", "Bern", "loud")] == ["da", "Bern", "LOUD"]
+    assert lm.number("bern") == lm.number("x") == lm.unknown
+
+
 def walk(lm: Ngram, sentence: list[str]) -> tuple[list[float], list[int]]:
     """Natural-log probabilities of the words and of the end, and the states before each."""
     state, scores, states = np.array([lm.start]), [], []

@@ -15,9 +15,10 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 import streamasr
+from export import ort
 from export.second import add_second
 from streamasr.acoustic import Acoustic
-from streamasr.bundle import SECOND
+from streamasr.bundle import SECOND, read_bundle
 from streamasr.cli import main
 from streamasr.errors import StreamasrError
 from streamasr.events import Final, Partial
@@ -137,3 +138,19 @@ def test_a_network_that_does_not_fit_is_refused(two: Path, tmp_path: Path) -> No
         add_second(folder, toy_model(strides=[3, 2], both=1))
     assert not (folder / f"{SECOND}.onnx").exists()
     assert Acoustic(streamasr.bundle.read_bundle(two), SECOND).graph.block == 0
+
+
+def test_a_network_that_is_refused_leaves_the_one_before(
+    two: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(two, tmp_path / "toy")
+    monkeypatch.setattr("export.second.difference", lambda *_, **__: 1.0)
+    with pytest.raises(StreamasrError, match="not added"):
+        add_second(folder, toy_model(lookahead=[2], both=1))
+    assert list(tmp_path.iterdir()) == [folder]
+    streamasr.load(folder, second_pass=True)
+
+
+def test_all_graphs_of_it_go_into_ort_format(two: Path, tmp_path: Path) -> None:
+    written = ort.convert(read_bundle(two), tmp_path)
+    assert [path.name for path in written] == ["fp32.ort", "second.ort", "operators.config"]

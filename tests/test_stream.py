@@ -33,7 +33,7 @@ def subject(recognizer: streamasr.Recognizer, make: Any = None) -> Subject:
         return stream.accept(x[0]), stream.snapshot()
 
     return Subject(
-        zero=lambda batch: recognizer.stream().snapshot(),
+        zero=lambda batch: recognizer.stream(n_best=2).snapshot(),
         step=step,
         stride=509,
         batch=False,

@@ -5,7 +5,7 @@
  *   cuts SEED  finals (0, 1) of two streams that take turns at pieces of random sizes; the second hears the second
  *              half only; both hear it twice
  *   products   every way to compute the products gives the same integers; prints a hash of them
- *   pieces N   seconds of processor time that each piece of N samples costs
+ *   pieces N   seconds of processor time that each piece of N samples costs, and then the end
  *   speed      seconds of each way to compute all products of one block
  *
  * Compiled with -DCOUNT_ALLOCATIONS and linked with -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc, `cuts` shows
@@ -138,7 +138,7 @@ static void write_cuts(uint32_t seed)
     sasr_free(streams[1]);
 }
 
-/* What each piece of so many samples costs, in seconds of processor time, a line each. */
+/* What each piece of so many samples and, last, the end cost, in seconds of processor time, a line each. */
 static void write_pieces(size_t piece)
 {
     sasr_stream *stream = sasr_create();
@@ -153,6 +153,10 @@ static void write_pieces(size_t piece)
         } while (sasr_final(stream, 0));
         printf("%g\n", (double)(clock() - began) / CLOCKS_PER_SEC);
     }
+    const clock_t began = clock();
+    while (sasr_final(stream, 1))
+        ;
+    printf("%g\n", (double)(clock() - began) / CLOCKS_PER_SEC);
     sasr_free(stream);
 }
 
@@ -218,6 +222,10 @@ int main(int argc, char **argv)
         write_speed();
     else {
         n_audio = fread(audio, sizeof *audio, MOST, stdin);
+        if (getchar() != EOF) {
+            fprintf(stderr, "check: got more than %d samples\n", MOST);
+            return 1;
+        }
         if (!strcmp(what, "log_probs"))
             write_log_probs();
         else if (!strcmp(what, "events"))

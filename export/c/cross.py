@@ -64,7 +64,16 @@ def hear(target: Target, folder: Path, recordings: list[bytes], work: Path) -> H
     flags = ["-O3", *target.flags]
     call(["make", "-s", "-C", str(work), f"CC={target.compiler}", f"CFLAGS={' '.join(flags)}", "LDFLAGS=-static"])
     objects = [str(path) for path in sorted(work.glob("*.o")) if path.name != "main.o"]
-    check = [target.compiler, "-std=c99", *flags, "-static", f"-I{work}", "-o", str(work / "check")]
+    check = [
+        target.compiler,
+        "-std=c99",
+        "-ffp-contract=off",
+        *flags,
+        "-static",
+        f"-I{work}",
+        "-o",
+        str(work / "check"),
+    ]
     call([*check, str(CHECK), *objects, "-lm"])
     run = [*target.emulator, str(work / "check")]
     said = [call([*target.emulator, str(work / "streamasr"), "-t"], audio).decode() for audio in recordings]
@@ -86,15 +95,21 @@ def call(command: list[str], audio: bytes = b"") -> bytes:
 
 
 def read(paths: list[Path]) -> list[bytes]:
-    """16-bit samples of each recording."""
+    """16-bit samples of each recording, which must be of one channel."""
     files: list[Path] = []
     for path in paths:
         lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else []
         files += [path.parent / json.loads(line)["audio"] for line in lines] if lines else [path]
-    try:
-        return [soundfile.read(file, dtype="int16")[0].astype("<i2").tobytes() for file in files]
-    except soundfile.LibsndfileError as error:
-        raise StreamasrError(f"cannot be read as audio: {error}") from error
+    recordings = []
+    for file in files:
+        try:
+            audio, _ = soundfile.read(file, dtype="int16", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise StreamasrError(f"cannot be read as audio: {error}") from error
+        if audio.shape[1] != 1:
+            raise StreamasrError(f"{file}: got {audio.shape[1]} channels, expected 1")
+        recordings.append(audio.astype("<i2").tobytes())
+    return recordings
 
 
 def row(target: Target, found: Heard, expected: Heard) -> str:

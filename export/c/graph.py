@@ -125,7 +125,10 @@ class _File:
         if name + ".taps" in self:
             return Ahead(self[name + ".taps"])
         if name + ".h.weight" in self:
-            return Gru(self.norm(name), self.affine(name), self.affine(name + ".h"))
+            hidden = self.affine(name + ".h")
+            if len(hidden.weight) != 3 * hidden.weight.shape[1]:
+                raise BundleError(f"{self.path}: {name} is no GRU; the recogniser in C knows no other cell")
+            return Gru(self.norm(name), self.affine(name), hidden)
         affine, (frames, inputs) = self.affine(name), past
         kernel = affine.weight.shape[1] // inputs
         return Conv(inputs, kernel, kernel - frames, affine)

@@ -1,5 +1,6 @@
 /* 16-bit PCM or WAV on standard input -> text on standard output, as it comes. */
 #include <errno.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,15 @@ struct options {
     int times, partials;
 };
 
+static volatile sig_atomic_t stopped;
+
+/* Ctrl-C: what has been said so far is written; a second one ends the program at once. */
+static void stop(int number)
+{
+    signal(number, SIG_DFL);
+    stopped = 1;
+}
+
 static void fail(const char *message)
 {
     fprintf(stderr, "streamasr: %s\n", message);
@@ -39,7 +49,8 @@ static struct options parse(int argc, char **argv)
             printf(HELP, sasr_sample_rate);
             exit(0);
         } else {
-            fprintf(stderr, "streamasr: unknown option '%s'; see streamasr --help\n", argv[i]);
+            fprintf(stderr, "streamasr: %s '%s'; see streamasr --help\n",
+                    *argv[i] == '-' ? "unknown option" : "audio comes on standard input (streamasr < AUDIO), got", argv[i]);
             exit(2);
         }
     return options;
@@ -66,7 +77,7 @@ static void check_format(const unsigned char *format)
     fail(message);
 }
 
-static void skip(unsigned long n)
+static void skip(uint64_t n)
 {
     while (n-- && getchar() != EOF)
         ;
@@ -89,18 +100,38 @@ static unsigned long read_header(void)
                 fail("a WAV whose format is cut short; copy it again");
             check_format(format);
             known = 1;
-            skip(size - 16 + size % 2);
+            skip((uint64_t)size - 16 + size % 2);
         } else
-            skip(size + size % 2);
+            skip((uint64_t)size + size % 2);
     }
     fail("a WAV without samples; copy it again");
     return 0;
 }
 
+/* What other formats begin with, which heard as samples would give words that nobody said. */
+static void refuse_others(const unsigned char *bytes)
+{
+    static const char *const others[] = {"fLaC", "OggS", "ID3", "RF64", "RIFX", "FORM"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (!memcmp(bytes, others[i], strlen(others[i]))) {
+            fprintf(stderr, "streamasr: got a file that begins with '%s'; expected 16-bit PCM or WAV: convert it first\n",
+                    others[i]);
+            exit(1);
+        }
+}
+
+/* In place of what was shown last. */
+static void show(const char *text, struct options options)
+{
+    static int shown;
+    if (options.partials && (*text || shown))
+        fprintf(stderr, "\r\033[K%s", text);
+    shown = *text != '\0';
+}
+
 static void write_utterance(const sasr_utterance *said, struct options options)
 {
-    if (options.partials)
-        fputs("\r\033[K", stderr);
+    show("", options);
     if (!options.times)
         puts(said->text);
     else {
@@ -133,8 +164,7 @@ static void hear(sasr_stream *stream, const unsigned char *bytes, size_t n, stru
         if ((said = sasr_final(stream, 0)))
             write_utterance(said, options);
     } while (said);
-    if (options.partials && *sasr_partial(stream))
-        fprintf(stderr, "\r\033[K%s", sasr_partial(stream));
+    show(sasr_partial(stream), options);
 }
 
 /* `n` of `bytes` have been read already, at most `left` are to follow. A last odd byte is no sample. */
@@ -146,14 +176,19 @@ static void hear_all(sasr_stream *stream, unsigned char *bytes, size_t n, uint64
         left -= found;
         n += found;
         hear(stream, bytes, n / 2, options);
-        if (n < 2 * PIECE)
+        if (n < 2 * PIECE || stopped)
             break;
         n = 0;
     }
     while ((said = sasr_final(stream, 1)))
         write_utterance(said, options);
+    show("", options);
+    if (stopped)
+        exit(130);
     if (ferror(stdin))
         fail("cannot read standard input to its end");
+    if (left && left < UINT32_MAX)
+        fprintf(stderr, "streamasr: the WAV ends %lu bytes before it should: is it cut short?\n", (unsigned long)left);
 }
 
 int main(int argc, char **argv)
@@ -167,7 +202,9 @@ int main(int argc, char **argv)
         if (size && size < 0x7fff0000) /* what writes to a pipe does not know the size */
             left = size;
         n = 0;
-    }
+    } else if (n == 12)
+        refuse_others(bytes);
+    signal(SIGINT, stop);
     sasr_stream *stream = sasr_create();
     if (!stream)
         fail("not enough memory");

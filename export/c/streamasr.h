@@ -2,13 +2,15 @@
  *
  *     sasr_stream *stream = sasr_create();
  *     const sasr_utterance *said;
- *     while ((n = read_some(pcm)) > 0)
+ *     while ((n = read_some(pcm)) > 0) {
+ *         const int16_t *next = pcm;
  *         do {                                   // once, and once more after each utterance that ends
- *             taken = sasr_accept(stream, pcm, n);
- *             pcm += taken, n -= taken;
+ *             taken = sasr_accept(stream, next, n);
+ *             next += taken, n -= taken;
  *             if ((said = sasr_final(stream, 0)))
  *                 puts(said->text);
  *         } while (said);
+ *     }
  *     while ((said = sasr_final(stream, 1)))     // the end: the last words
  *         puts(said->text);
  *     sasr_free(stream);

@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = read_bundle(arguments.bundle)
     utterances = read_manifest(arguments.shared / "speech" / "test.jsonl", LETTERS)
-    chosen = utterances[:: len(utterances) // arguments.clips][: arguments.clips]
+    chosen = utterances[:: max(1, len(utterances) // arguments.clips)][: arguments.clips]
     clips = [soundfile.read(u.audio, dtype="int16")[0] for u in chosen]
     audio = [clip.astype("<i2").tobytes() for clip in clips]
     recognizer = Recognizer(bundle, "int8", greedy=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,15 +45,21 @@ class BeamSearch:
         self._hope[ROOT] = 0.0
         self._skip = math.log(self.config.blank_skip)
         self._penalty = self.config.blank_penalty
+        self._with = lru_cache(maxsize=8)(self._with_pairs)  # streams with the same hotwords share one tree
 
     def with_phrases(self, bonuses: Mapping[str, float]) -> BeamSearch:
         """The same search with hotwords, in place of those it had: text -> log-probability given on top."""
-        return type(self)(self.vocabulary.with_phrases(bonuses), self.rescorer)
+        return self._with(tuple(bonuses.items()))
+
+    def _with_pairs(self, bonuses: tuple[tuple[str, float], ...]) -> BeamSearch:
+        return type(self)(self.vocabulary.with_phrases(dict(bonuses)), self.rescorer)
 
     def adopt(self, state: BeamState) -> BeamState:
-        """The state of a search with other phrases: what stands within one of those is forgotten."""
+        """The state of a search with other phrases: what stands within one of those is forgotten, no more."""
         kept = np.flatnonzero(state.node < len(self.vocabulary.plain_tree))
-        return state.chosen(kept) if len(kept) else self._fresh(state.frame, state.letter_frame)
+        if len(kept):
+            return state.chosen(kept)
+        return replace(state, node=np.full_like(state.node, ROOT), spelled=np.zeros_like(state.spelled))
 
     def start(self) -> BeamState:
         return self._fresh(0, 0)

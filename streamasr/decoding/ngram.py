@@ -129,9 +129,12 @@ class Ngram:
         return self.header.order
 
     def number(self, word: str) -> int:
-        """The id of a word, 0 where it is not in the vocabulary."""
-        place = bisect_left(self.words, word, lo=1)
-        return place if place < len(self.words) and self.words[place] == word else self.unknown
+        """The id of a word as it is written here, or else in small or in capital letters; 0: not in the vocabulary."""
+        for form in dict.fromkeys((word, word.lower(), word.upper())):
+            place = bisect_left(self.words, form, lo=1)
+            if place < len(self.words) and self.words[place] == form:
+                return place
+        return self.unknown
 
     def score(self, states: Ints, words: NDArray[np.int32]) -> tuple[Floats, Ints]:
         """(Q,) states, (Q,) ids of words that follow them -> (Q,) log-probabilities, (Q,) next states."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamasr.errors import DeviceError
+from streamasr.errors import AudioError, DeviceError
 from streamasr.sources.gaps import Block, GapFinder, Lost
 from streamasr.sources.samples import as_mono_float, check_rate
 
@@ -21,6 +21,7 @@ STALL_S = 2.0  # without a block for so long, the device is gone
 START_S = 5.0  # the first block may take longer: Bluetooth
 WAIT_S = 0.1
 
+NO_MICROPHONE = "no microphone was found; plug one in, and look whether the system lists it"
 _NO_PORTAUDIO = (
     "PortAudio was not found; install it: apt-get install libportaudio2 (Debian, Ubuntu, Raspberry Pi OS), "
     "dnf install portaudio (Fedora), brew install portaudio (macOS)"
@@ -126,7 +127,15 @@ class Microphone:
 
     def _unpack(self, items: list[Block | Lost]) -> Iterator[NDArray[np.float32] | Lost]:
         for item in items:
-            yield item if isinstance(item, Lost) else as_mono_float(item.samples, f"microphone '{self.name}'")
+            if isinstance(item, Lost):
+                yield item
+                continue
+            try:
+                samples = as_mono_float(item.samples, f"microphone '{self.name}'")
+            except AudioError:  # a driver's slip, no number: that block never arrived
+                yield Lost(len(item.samples))
+            else:
+                yield samples
 
     def _callback(self, samples: NDArray[np.generic], frames: int, times: Any, status: Any) -> None:
         """Runs in PortAudio's thread, which must never wait: it only copies."""
@@ -167,7 +176,7 @@ class Microphone:
 
 def _choose(wanted: int | str | None, devices: list[Device], backend: Any) -> Device:
     if not devices:
-        raise DeviceError("no microphone was found; plug one in, and look whether the system lists it")
+        raise DeviceError(NO_MICROPHONE)
     known = "; ".join(map(str, devices))
     if wanted is None:
         index = int(backend.default.device[0])

@@ -41,6 +41,9 @@ class VideoReader:
         """Samples (frames, channels); a decoder's error ends them and sets `broken`."""
         try:
             for frame in self._container.decode(self._track):
+                if frame.sample_rate != self.rate:  # what follows would be heard too fast or too slowly
+                    self.broken = True
+                    return
                 for plane in self._resampler.resample(frame):
                     yield plane.to_ndarray().T
         except self._errors:

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NAME 128 /* bytes of a name, at most */
+#define NAME 128     /* bytes of a name, at most */
+#define DIMENSIONS 8 /* of a tensor, at most */
 
 /* Shared by all streams. */
 static struct {
@@ -15,7 +16,7 @@ static struct {
     OrtMemoryInfo *memory;
     size_t states;
     char names[NETWORK_STATES][NAME], new_names[NETWORK_STATES][NAME + 4];
-    int64_t shapes[NETWORK_STATES][8];
+    int64_t shapes[NETWORK_STATES][DIMENSIONS];
     size_t dimensions[NETWORK_STATES];
 } graph;
 
@@ -57,6 +58,10 @@ static void ask(size_t input, char *name, int64_t *shape, size_t *dimensions)
     check(graph.api->SessionGetInputTypeInfo(graph.session, input, &type));
     check(graph.api->CastTypeInfoToTensorInfo(type, &tensor));
     check(graph.api->GetDimensionsCount(tensor, dimensions));
+    if (*dimensions > DIMENSIONS) {
+        fprintf(stderr, "streamasr: %s: a state of more than %d dimensions\n", name, DIMENSIONS);
+        exit(1);
+    }
     check(graph.api->GetDimensions(tensor, shape, *dimensions));
     graph.api->ReleaseTypeInfo(type);
     shape[0] = 1;
@@ -67,6 +72,7 @@ static void open_graph(void)
     const char *path = getenv("STREAMASR_GRAPH") ? getenv("STREAMASR_GRAPH") : "int8.onnx";
     OrtEnv *environment;
     OrtSessionOptions *options;
+    FILE *file = NULL;
     size_t inputs;
     if (!(graph.api = OrtGetApiBase()->GetApi(ORT_API_VERSION))) {
         fprintf(stderr, "streamasr: the ONNX Runtime here is %s, older than the header that this was built with\n",
@@ -76,6 +82,12 @@ static void open_graph(void)
     check(graph.api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "streamasr", &environment));
     check(graph.api->CreateSessionOptions(&options));
     check(graph.api->SetIntraOpNumThreads(options, 1));
+    if (!getenv("STREAMASR_GRAPH") && !(file = fopen(path, "rb"))) {
+        fprintf(stderr, "streamasr: no %s here; name the bundle's graph in STREAMASR_GRAPH\n", path);
+        exit(1);
+    }
+    if (file)
+        fclose(file);
     check(graph.api->CreateSession(environment, path, options, &graph.session));
     check(graph.api->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &graph.memory));
     check(graph.api->SessionGetInputCount(graph.session, &inputs));
@@ -121,6 +133,8 @@ void network_step(struct network *network, const float *samples, float *log_prob
     const char *input_names[NETWORK_STATES + 1] = {"audio"}, *output_names[NETWORK_STATES + 1] = {"log_probs"};
     const OrtValue *inputs[NETWORK_STATES + 1];
     OrtValue *outputs[NETWORK_STATES + 1] = {NULL}, *audio;
+    OrtTensorTypeAndShapeInfo *made;
+    size_t values;
     void *found;
     check(graph.api->CreateTensorWithDataAsOrtValue(graph.memory, (void *)samples, MODEL_BLOCK * sizeof *samples, shape,
                                                     2, ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &audio));
@@ -132,6 +146,14 @@ void network_step(struct network *network, const float *samples, float *log_prob
     }
     check(graph.api->Run(graph.session, NULL, input_names, inputs, graph.states + 1, output_names, graph.states + 1,
                          outputs));
+    check(graph.api->GetTensorTypeAndShape(outputs[0], &made));
+    check(graph.api->GetTensorShapeElementCount(made, &values));
+    graph.api->ReleaseTensorTypeAndShapeInfo(made);
+    if (values != MODEL_FRAMES * MODEL_OUTPUTS) {
+        fprintf(stderr, "streamasr: a graph with %lu outputs a block, expected %d; take the bundle's own graph\n",
+                (unsigned long)values, MODEL_FRAMES * MODEL_OUTPUTS);
+        exit(1);
+    }
     check(graph.api->GetTensorMutableData(outputs[0], &found));
     for (size_t t = 0; t < MODEL_FRAMES; t++)
         memcpy(log_probs + t * MODEL_TOKENS, (float *)found + t * MODEL_OUTPUTS + MODEL_HEAD,

@@ -12,8 +12,9 @@ struct network {
     OrtValue *state[NETWORK_STATES]; /* what the last step gave for the next one */
 };
 
-/* `network` is all zeros, or has been started before. The first call opens the graph: the file named by the environment's STREAMASR_GRAPH, or int8.onnx. Ends the program
- * with one line where that is not possible. */
+/* `network` is all zeros, or has been started before. The first call opens the graph, which all streams share: make it
+ * before other threads do. It is the file named by the environment's STREAMASR_GRAPH, or int8.onnx, and must be of the
+ * bundle that model.c was made from. Ends the program with one line where that is not possible. */
 void network_start(struct network *network);
 
 void network_stop(struct network *network);
