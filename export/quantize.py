@@ -26,7 +26,7 @@ from export.speech import read_speech
 from streamasr.acoustic import Acoustic
 from streamasr.bundle import Bundle, file_sha256, read_bundle, write_bundle
 from streamasr.errors import StreamasrError
-from streamasr.manifest import Utterance, read_manifest
+from streamasr.manifest import Utterance, read_manifest, spread
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import Recognizer
 
@@ -122,13 +122,13 @@ def quantize(
         )
     scales = calibrate(model, (read_speech(u.audio, bundle.sample_rate) for u in utterances[::step]))
     scales = {name: scale for name, scale in scales.items() if name not in keep}
-    compared = [read_speech(u.audio, bundle.sample_rate) for u in rest[:: max(1, len(rest) // COMPARED)][:COMPARED]]
+    compared = [read_speech(u.audio, bundle.sample_rate) for u in spread(rest, COMPARED)]
     costs = stage_costs(model, bundle, scales, compared)
     report = ["| stage in int8 | frames with another best token % | mean difference | largest |", "|---|---|---|---|"]
     for name, found in costs.items():
         report.append(f"| {name} | {100 * found.changed:.2f} | {found.mean:.4f} | {found.largest:.2f} |")
     fp32_only = replace(bundle, graphs={"fp32": bundle.graphs["fp32"]}, default="fp32")
-    heard = rest[:: max(1, len(rest) // most)][:most] if most else rest
+    heard = spread(rest, most) if most else rest
     before = word_error(fp32_only, "fp32", heard)
     with tempfile.TemporaryDirectory(dir=folder.parent) as trial:
         for path in folder.iterdir():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,11 @@ class Utterance:
     speaker: str
     seconds: float
     source: str = ""
+
+
+def spread(utterances: Sequence[Utterance], most: int) -> Sequence[Utterance]:
+    """At most so many of them, at even distances from the first one on."""
+    return utterances[:: max(1, len(utterances) // most)][:most]
 
 
 def read_manifest(path: Path, alphabet: Iterable[str]) -> list[Utterance]:

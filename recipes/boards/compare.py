@@ -21,7 +21,7 @@ from recipes.mini.data import LETTERS
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import read_bundle
-from streamasr.manifest import read_manifest
+from streamasr.manifest import read_manifest, spread
 from streamasr.recognizer import Recognizer
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = read_bundle(arguments.bundle)
     utterances = read_manifest(arguments.shared / "speech" / "test.jsonl", LETTERS)
-    chosen = utterances[:: max(1, len(utterances) // arguments.clips)][: arguments.clips]
+    chosen = spread(utterances, arguments.clips)
     clips = [soundfile.read(u.audio, dtype="int16")[0] for u in chosen]
     audio = [clip.astype("<i2").tobytes() for clip in clips]
     recognizer = Recognizer(bundle, "int8", greedy=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from export.c.__main__ import write_c
-from export.c.cross import CHECK, HERE, call
+from export.c.cross import HERE, build_check, call
 from recipes.measuring import measuring
 from recipes.mini.data import LETTERS
 from recipes.program import run
@@ -29,7 +29,7 @@ from streamasr.bench import CLOCK, PIECES_MS, Tally, hear_pieces, normalise, poc
 from streamasr.bundle import read_bundle
 from streamasr.errors import StreamasrError
 from streamasr.footprint import cold_start_s, one_core, processor_name, transcribing_bytes
-from streamasr.manifest import read_manifest
+from streamasr.manifest import read_manifest, spread
 from streamasr.recognizer import load
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -73,9 +73,7 @@ def c_program(bundle: Path, long: Pcm, work: Path) -> Contestant:
     """The recogniser in C, built here."""
     write_c(bundle, work)
     call(["make", "-s", "-C", str(work)])
-    objects = [str(path) for path in sorted(work.glob("*.o")) if path.name != "main.o"]
-    check = str(work / "check")
-    call([HERE.compiler, "-std=c99", "-ffp-contract=off", "-O3", f"-I{work}", "-o", check, str(CHECK), *objects, "-lm"])
+    check = str(build_check(work, HERE.compiler, "-O3"))
     program = work / "streamasr"
 
     def hear(pcm: Pcm, piece: int, tally: Tally) -> None:
@@ -136,7 +134,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=60)
     arguments = parser.parse_args()
     utterances = read_manifest(arguments.shared / "speech" / "test.jsonl", LETTERS)
-    chosen = utterances[:: max(1, len(utterances) // arguments.clips)][: arguments.clips]
+    chosen = spread(utterances, arguments.clips)
     clips: list[Pcm] = [soundfile.read(u.audio, dtype="int16")[0] for u in chosen]
     long = np.resize(np.concatenate(clips), MEMORY_S * RATE)
     references = [normalise(u.text) for u in chosen]

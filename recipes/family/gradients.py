@@ -23,7 +23,7 @@ from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.errors import StreamasrError
-from streamasr.manifest import read_manifest
+from streamasr.manifest import read_manifest, spread
 from streamasr.nn.acoustic_model import AcousticModel, RecurrentLayer
 from streamasr.nn.stage import Stage
 from streamasr.training.checkpoint import epochs, load_model
@@ -91,7 +91,7 @@ def main() -> None:
     arguments = parser.parse_args()
     work = arguments.work or Experiment.read(FAMILY).work
     utterances = [u for u in read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS) if u.seconds > 5.0]
-    chosen = utterances[:: max(1, len(utterances) // UTTERANCES)][:UTTERANCES]
+    chosen = spread(utterances, UTTERANCES)
     speech = [torch.from_numpy(read_16k(u.audio))[None] for u in chosen]
     curves = {}
     for name in CELLS:

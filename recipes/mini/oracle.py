@@ -33,7 +33,7 @@ from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.prune import prune
 from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.errors import BundleError
-from streamasr.manifest import read_manifest
+from streamasr.manifest import read_manifest, spread
 from streamasr.recognizer import BUNDLED, load
 from streamasr.training.evaluation import ErrorCount
 from streamasr.words import spell_like
@@ -291,7 +291,7 @@ def main() -> None:
     spellings = known.spellings if lm.words == known.lm.words else spell_like(recognizer.bundle, lm.words)
     vocabulary = Vocabulary(lm, spellings, known.speller, config)
     utterances = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)
-    chosen = utterances[:: max(1, len(utterances) // arguments.utterances)][: arguments.utterances]
+    chosen = spread(utterances, arguments.utterances)
     heard = [recognizer.acoustic.whole(read_16k(u.audio))[:, recognizer.head] for u in chosen]
     lines = compare(heard, [u.text for u in chosen], vocabulary, text, shipped)
     print(*lines, sep="\n")

@@ -69,10 +69,10 @@ static void ask(size_t input, char *name, int64_t *shape, size_t *dimensions)
 
 static void open_graph(void)
 {
-    const char *path = getenv("STREAMASR_GRAPH") ? getenv("STREAMASR_GRAPH") : "int8.onnx";
+    const char *named = getenv("STREAMASR_GRAPH"), *path = named ? named : "int8.onnx";
+    FILE *file = fopen(path, "rb");
     OrtEnv *environment;
     OrtSessionOptions *options;
-    FILE *file = NULL;
     size_t inputs;
     if (!(graph.api = OrtGetApiBase()->GetApi(ORT_API_VERSION))) {
         fprintf(stderr, "streamasr: the ONNX Runtime here is %s, older than the header that this was built with\n",
@@ -82,7 +82,7 @@ static void open_graph(void)
     check(graph.api->CreateEnv(ORT_LOGGING_LEVEL_ERROR, "streamasr", &environment));
     check(graph.api->CreateSessionOptions(&options));
     check(graph.api->SetIntraOpNumThreads(options, 1));
-    if (!getenv("STREAMASR_GRAPH") && !(file = fopen(path, "rb"))) {
+    if (!named && !file) {
         fprintf(stderr, "streamasr: no %s here; name the bundle's graph in STREAMASR_GRAPH\n", path);
         exit(1);
     }
