@@ -217,3 +217,24 @@ def test_silence_has_no_words() -> None:
     state = decode(decoder, certain("-" * 50))
     assert decoder.spoken(state) is None
     assert decoder.final(state).text == ""
+
+
+@pytest.mark.parametrize("bonuses", [{}, {"bcb": 8.0, "ab": 5.0}, {"a": -4.0}])
+@pytest.mark.parametrize("seed", range(3))
+def test_only_what_would_be_too_unlikely_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, seed: int, bonuses: dict[str, float]
+) -> None:
+    narrow = search(memory=2, config=BeamConfig(hypotheses=50, width=4.0)).with_phrases(bonuses)
+    rows = emissions(seed, 30)
+    found, passed = [], []
+    for frame in range(1, len(rows)):
+        found.append(narrow.pack(decode(narrow, rows[:frame])))
+    extend = narrow._tree.extend
+
+    def all_of_them(nodes: np.ndarray, tokens: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, ...]:
+        passed.append(among)
+        return extend(nodes, tokens)
+
+    monkeypatch.setattr(narrow._tree, "extend", all_of_them)
+    assert found == [narrow.pack(decode(narrow, rows[:frame])) for frame in range(1, len(rows))]
+    assert not all(among.all() for among in passed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 import streamasr
 from streamasr.bundle import BeamConfig
 from streamasr.cli import main
+from streamasr.decoding.speller import Speller
 from streamasr.events import Final
 from tests.lm import made_up_arpa
-from tests.test_beam import certain, decode, search
+from tests.test_beam import MadeUpLm, certain, decode, search
 from tests.test_stream import TOY, noise
 
 
@@ -39,6 +41,22 @@ def test_a_word_of_no_list_is_found_when_it_is_hot() -> None:
 def test_a_phrase_is_found_as_one_and_written_as_it_was_given() -> None:
     hot = search(config=BeamConfig(lm_weight=0.3, word_bonus=0.0)).with_phrases({"B  Ab": 9.0})
     assert hot.final(decode(hot, certain("-b--a-b-"))).text == "B Ab"
+
+
+class Capital(MadeUpLm):
+    """Knows "Cab" and no "cab"."""
+
+    def number(self, word: str) -> int:
+        return 4 if word == "Cab" else super().number(word)
+
+
+def test_a_hotword_is_looked_up_as_it_is_written() -> None:
+    speller = Speller(lambda word: [b"\x01"] * (word == "Cab"), ("-", "a", "b", "c"), None)
+    vocabulary = replace(search().vocabulary, lm=Capital(12), speller=speller)
+    hot = vocabulary.with_phrases({"Cab": 1.0, "cab": 1.0, "Bc": 1.0})
+    assert [phrase.words for phrase in hot.phrases] == [(4,), (0,), (0,)]
+    assert hot.phrase_spellings is not None
+    assert len(hot.phrase_spellings.words) == 3  # "Cab" as it is listed, the others letter by letter
 
 
 def test_a_bonus_decides_between_words_that_sound_alike() -> None:

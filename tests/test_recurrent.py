@@ -105,6 +105,23 @@ def test_shared_beginnings_change_nothing(made_up: Recurrent) -> None:
     assert made_up.score([]) == []
 
 
+def test_what_was_read_before_changes_nothing(tmp_path: Path) -> None:
+    """Not a bit: a stream that goes on from a snapshot meets a model that remembers nothing of it."""
+    exported(tmp_path / "x.rnn", WORDS)
+    used, fresh = (Recurrent(tmp_path / "x.rnn", read_states(tmp_path / "x.rnn"), WORDS) for _ in range(2))
+    begun = [1, 3, 2, 2, 4, 1, 1, 3]
+    for words in range(len(begun)):
+        used.score([[*begun[:words], *more] for more in ([], [2], [2, 4], [3])])
+    asked = [[*begun, *more] for more in ([1], [4, 4], [])]
+    for one, other in zip(used.score(asked), fresh.score(asked), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [len(scores) for scores in used.score(asked)] == [10, 11, 9]
+
+
+def test_a_long_text_is_read_without_recursion(made_up: Recurrent) -> None:
+    assert len(made_up.score([[1, 2] * 2000])[0]) == 4001
+
+
 def test_a_text_is_scored_by_the_mixture(made_up: Recurrent) -> None:
     config = BeamConfig(hypotheses=200, lm_weight=0.8, word_bonus=0.2)
     plain, rows = search(memory=12, config=config), emissions(3, 6)

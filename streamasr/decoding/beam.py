@@ -29,6 +29,7 @@ from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.errors import StreamError
 
 ABANDONED = 25.0  # nats that breaking a word off costs, more than saying it: or rare words before a pause were lost
+ROUNDING = 1e-6  # more than sums of the same numbers in another order differ by
 PATIENCE = 5  # frames for which a word that is not complete is believed to go on
 
 
@@ -43,6 +44,9 @@ class BeamSearch:
         self._tree = vocabulary.tree
         self._hope = self._tree.best.copy()
         self._hope[ROOT] = 0.0
+        self._reach = self._tree.best.copy()  # the most that any child of a node may hope for
+        self._reach[ROOT] = self._tree.best[[ROOT, *self._tree.roots]].max()
+        self._rows = 2 if vocabulary.unknown else 0  # of BeamState.spelled
         self._skip = math.log(self.config.blank_skip)
         self._penalty = self.config.blank_penalty
         self._with = lru_cache(maxsize=8)(self._with_pairs)  # streams with the same hotwords share one tree
@@ -65,7 +69,7 @@ class BeamSearch:
         return self._fresh(0, 0)
 
     def _fresh(self, frame: int, letter_frame: int) -> BeamState:
-        return BeamState.fresh(frame, letter_frame, self.vocabulary.lm.start)
+        return BeamState.fresh(frame, letter_frame, self.vocabulary.lm.start, self._rows)
 
     def step(self, log_probs: NDArray[np.float32], state: BeamState) -> BeamState:
         state = self._decided(state)
@@ -87,7 +91,7 @@ class BeamSearch:
         stay_label = np.where(state.last == BLANK, NEVER, state.label + lp[state.last])
         stay_rank = np.logaddexp(stay_blank, stay_label) + state.prior + self._hope[state.node]
         # Longer by a token: after the same token only alignments with a blank between count.
-        of, token, child = self._tree.extend(state.node, tokens)
+        of, token, child = self._tree.extend(state.node, tokens, self._worthwhile(state, total, lp[tokens], stay_rank))
         grown = np.where(state.last[of] == token, state.blank[of], total[of]) + lp[token]
         spelled, grown_prior = self._spelled_on(state, of, token, child)
         grown_rank = grown + grown_prior + self._hope[child]
@@ -120,7 +124,9 @@ class BeamSearch:
             last=np.concatenate([state.last[staying], token, token[ending]]),
             lm=np.concatenate([state.lm[open_], lm]),
             history=np.concatenate([state.history[open_], longer(history, word)]),
-            spelled=np.concatenate([state.spelled[:, staying], spelled, np.zeros((2, len(word)), np.uint64)], axis=1),
+            spelled=np.concatenate(
+                [state.spelled[:, staying], spelled, np.zeros((len(spelled), len(word)), np.uint64)], axis=1
+            ),
             blank=np.concatenate([stay_blank[staying], np.full(len(of) + len(word), NEVER)]),
             label=np.concatenate([stay_label[staying], grown, grown[ending]]),
             prior=np.concatenate([state.prior[staying], grown_prior, end_prior]),
@@ -128,8 +134,19 @@ class BeamSearch:
         )
         letter_frame = state.frame if best_token != BLANK else state.letter_frame
         return self._settle(
-            state, lp, letter_frame, candidates.merged(self.config.histories).best(self.config.hypotheses)
+            state, lp, letter_frame, candidates.survivors(self.config.histories, self.config.hypotheses)
         )
+
+    def _worthwhile(self, state: BeamState, total: Floats, lp: Floats, stay_rank: Floats) -> NDArray[np.bool_] | None:
+        """(hypotheses, tokens): which pairs may come out within the width, so that the others need not be made.
+
+        None: an unknown word's reward for its next phone has no bound here.
+        """
+        if self.vocabulary.unknown:
+            return None
+        most = (total + state.prior + self._reach[state.node])[:, None] + lp
+        within: NDArray[np.bool_] = most >= stay_rank.max() - self.config.width - ROUNDING
+        return within
 
     def _spelled_on(self, state: BeamState, of: Ints, token: Ints, child: Ints) -> tuple[Names, Floats]:
         """For hypotheses that grow by a token: their unknown words' phones, what they cost so far."""
@@ -181,19 +198,20 @@ class BeamSearch:
         word_start = np.where(opens, state.frame, state.word_start[source])
         word_end = np.where(grew, state.frame, state.word_end[source])
         words = state.links[source]
-        for i in np.flatnonzero(chosen.word >= 0):
-            before, first, end = words[i], int(word_start[i]), int(word_end[i])
-            total, low, tokens, blank = evidence[:, i].tolist()
-            score = float(chosen.lm_score[i])
+        said = np.flatnonzero(chosen.word >= 0)
+        columns = (chosen.word, word_start, word_end, chosen.lm_score, chosen.history, *evidence)
+        rows = zip(said.tolist(), *(column[said].tolist() for column in columns), strict=True)
+        for i, word, first, end, score, history, total, low, tokens, blank in rows:
+            before = words[i]
             words[i] = Link(
                 before,
-                self.vocabulary.text(int(chosen.word[i])),
+                self.vocabulary.text(word),
                 first,
                 end,
                 Evidence(total / tokens, low, int(tokens), blank / (end - first + 1), score),
                 before.begin if before else first,
                 before.depth + 1 if before else 1,
-                int(chosen.history[i]),
+                history,
             )
         if self.vocabulary.unknown:
             for i in np.flatnonzero(chosen.word == self.vocabulary.lm.unknown):
@@ -304,7 +322,7 @@ class BeamSearch:
         checksum, state = values
         if checksum != self.vocabulary.checksum:
             raise StreamError("taken with other words; load the language model or grammar of that time to continue")
-        return BeamState.unpack(state)
+        return BeamState.unpack(state, self._rows)
 
 
 def _best(rank: Floats, among: NDArray[np.bool_]) -> int:

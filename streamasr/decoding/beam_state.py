@@ -27,7 +27,8 @@ class BeamState:
     last: Ints  # token; BLANK: none yet
     lm: Ints
     history: NDArray[np.uint64]  # names the sequence of words
-    spelled: NDArray[np.uint64]  # (2, hypotheses): phones of the unknown word that is open, see unknown.py; 0: none is
+    # (2, hypotheses): phones of the unknown word that is open, see unknown.py; 0: none is. (0, ...): none can be.
+    spelled: NDArray[np.uint64]
     blank: Floats  # log-probability of alignments that end in the blank, and of those that end in `last`
     label: Floats
     prior: Floats  # weighted language model, word bonus
@@ -37,8 +38,8 @@ class BeamState:
     links: NDArray[np.object_]  # words so far: Link or None
 
     @classmethod
-    def fresh(cls, frame: int, letter_frame: int, lm: int) -> BeamState:
-        """One hypothesis of no words, in a state of the language model."""
+    def fresh(cls, frame: int, letter_frame: int, lm: int, spelled: int) -> BeamState:
+        """One hypothesis of no words, in a state of the language model. spelled: rows of that array."""
         zero, none = np.zeros(1, dtype=np.int64), np.zeros(1)
         return cls(
             frame=frame,
@@ -47,7 +48,7 @@ class BeamState:
             last=zero + BLANK,
             lm=zero + lm,
             history=np.ones(1, dtype=np.uint64),
-            spelled=np.zeros((2, 1), dtype=np.uint64),
+            spelled=np.zeros((spelled, 1), dtype=np.uint64),
             blank=none,
             label=none + NEVER,
             prior=none,
@@ -65,17 +66,21 @@ class BeamState:
     def pack(self) -> Any:
         """As plain values, for a snapshot."""
         arrays = {f.name: getattr(self, f.name).tolist() for f in fields(self) if f.name not in PLAIN}
+        if not self.spelled.any():
+            arrays["spelled"] = []
         return [self.frame, self.letter_frame, arrays, links.pack(self.links.tolist())]
 
     @classmethod
-    def unpack(cls, values: Any) -> BeamState:
-        """The inverse of pack."""
+    def unpack(cls, values: Any, spelled: int) -> BeamState:
+        """The inverse of pack. spelled: rows of that array."""
         frame, letter_frame, arrays, linked = values
         made = {
             f.name: np.array(arrays[f.name], dtype=KINDS.get(str(f.type), np.int64))
             for f in fields(cls)
             if f.name not in PLAIN
         }
+        if not len(made["spelled"]):
+            made["spelled"] = np.zeros((spelled, len(made["node"])), dtype=np.uint64)
         return cls(frame=frame, letter_frame=letter_frame, links=_objects(links.unpack(linked)), **made)
 
 

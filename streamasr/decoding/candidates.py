@@ -26,7 +26,7 @@ class Candidates:
     last: Ints
     lm: Ints
     history: Names
-    spelled: Names  # (2, candidates)
+    spelled: Names  # (2 or 0, candidates)
     blank: Floats
     label: Floats
     prior: Floats
@@ -36,50 +36,51 @@ class Candidates:
         """Some of them."""
         return Candidates(**{f.name: getattr(self, f.name)[..., places] for f in fields(self)})
 
-    def best(self, count: int) -> Candidates:
-        """At most so many, those of the highest rank."""
-        if len(self.rank) <= count:
-            return self
-        return self.take(np.argpartition(-self.rank, count)[:count])
+    def survivors(self, histories: int, count: int) -> Candidates:
+        """At most `count`, those of the highest rank: one of each history and future, with all its alignments.
 
-    def merged(self, histories: int) -> Candidates:
-        """One of each history and future (node, last token, language model), with all its alignments.
-
-        Of those that have a future in common only the best `histories` are left.
+        A future is a node, last token and state of the language model; of those that have one in common only the
+        best `histories` are left.
         """
         place = (self.node.astype(np.uint64) << np.uint64(6)) | self.last.astype(np.uint64)
         future = (self.lm.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)) ^ (place * np.uint64(0x94D049BB133111EB))
         future ^= future >> np.uint64(31)
-        summed, places = self._summed((future ^ self.history ^ of_phones(self.spelled)) * np.uint64(0x9E3779B97F4A7C15))
-        future = future[places]
-        order = np.lexsort((-summed.rank, future))
+        key = (future ^ self.history ^ of_phones(self.spelled)) * np.uint64(0x9E3779B97F4A7C15)
+        leader, blank, label, rank = self._summed(key)
+        future = future[leader]
+        order = np.lexsort((-rank, future))
         begins = np.ones(len(order), dtype=bool)
         begins[1:] = future[order[1:]] != future[order[:-1]]
         at = np.arange(len(order))
         nth = at - np.maximum.accumulate(np.where(begins, at, 0))
-        return summed.take(order[nth < histories])
+        kept = order[nth < histories]
+        if len(kept) > count:
+            kept = kept[np.argpartition(-rank[kept], count)[:count]]
+        return replace(self.take(leader[kept]), blank=blank[kept], label=label[kept], rank=rank[kept])
 
-    def _summed(self, key: Names) -> tuple[Candidates, Ints]:
-        """One of each key: the best, with the alignments of all; and where these were."""
+    def _summed(self, key: Names) -> tuple[Ints, Floats, Floats, Floats]:
+        """Of each key: the place of the best, and blank, label and rank with the alignments of all."""
         order = np.argsort(key, kind="stable")
         key, rank = key[order], self.rank[order]
         starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
         if len(starts) == len(key):
-            return self, np.arange(len(key))
+            return np.arange(len(key)), self.blank, self.label, self.rank
         group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(key))))
         best = np.maximum.reduceat(rank, starts)
         at_best = np.flatnonzero(rank == best[group])
-        leader = np.empty(len(starts), dtype=np.int64)
-        leader[group[at_best[::-1]]] = at_best[::-1]  # the first of equals
+        first = np.empty(len(starts), dtype=np.int64)
+        first[group[at_best[::-1]]] = at_best[::-1]  # the first of equals
         blank = np.logaddexp.reduceat(self.blank[order], starts)
         label = np.logaddexp.reduceat(self.label[order], starts)
-        chosen = self.take(order[leader])
-        gained = np.logaddexp(blank, label) - np.logaddexp(chosen.blank, chosen.label)
-        return replace(chosen, blank=blank, label=label, rank=chosen.rank + gained), order[leader]
+        leader = order[first]
+        gained = np.logaddexp(blank, label) - np.logaddexp(self.blank[leader], self.label[leader])
+        return leader, blank, label, best + gained
 
 
 def of_phones(spelled: Names) -> Names:
-    """(2, Q) phones of unknown words -> (Q,) a number for each; 0 where there are none."""
+    """(2, Q) phones of unknown words -> (Q,) a number for each; 0 where there are none. (0, Q) -> 0 for all."""
+    if not len(spelled):
+        return np.zeros(1, dtype=np.uint64)
     number: Names = spelled[0] * np.uint64(0xD6E8FEB86659FD93) ^ spelled[1] * np.uint64(0xC2B2AE3D27D4EB4F)
     return number
 

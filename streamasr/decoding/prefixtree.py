@@ -83,8 +83,11 @@ class PrefixTree:
     def __len__(self) -> int:
         return len(self.token)
 
-    def extend(self, nodes: Ints, tokens: Ints) -> tuple[Ints, Ints, Ints]:
-        """(Q,) nodes, (K,) ascending tokens -> which of Q, which token, which child, for every child there is."""
+    def extend(self, nodes: Ints, tokens: Ints, among: NDArray[np.bool_] | None = None) -> tuple[Ints, Ints, Ints]:
+        """(Q,) nodes, (K,) ascending tokens -> which of Q, which token, which child, for every child there is.
+
+        among: (Q, K), the pairs that are asked for; None: all.
+        """
         source = None
         if self.roots:  # whoever stands at one root stands at all
             at_root = np.flatnonzero(nodes == ROOT)
@@ -92,7 +95,10 @@ class PrefixTree:
             nodes = np.concatenate([nodes, np.repeat(self.roots, len(at_root))])
         children = self._children[nodes]
         bits = np.uint64(1) << tokens.astype(np.uint64)
-        of, by = np.nonzero(children[:, None] & bits)
+        there = (children[:, None] & bits) != 0
+        if among is not None:
+            there &= among if source is None else among[source]
+        of, by = np.nonzero(there)
         before = np.bitwise_count(children[of] & (bits[by] - np.uint64(1)))
         child = self._first[nodes[of]] + before
         return (of if source is None else source[of]), tokens[by], child

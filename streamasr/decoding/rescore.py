@@ -64,12 +64,13 @@ class Rescorer:
 
         A phrase of several words counts as one; where one of them is no word of the models, both say the same.
         """
-        numbers = [[[lm.number(part) for part in word.text.lower().split()] for word in e.words] for e in endings]
+        texts = {word.text for ending in endings for word in ending.words}
+        known = {text: [lm.number(part) for part in text.split()] for text in texts}
+        numbers = [[known[word.text] for word in ending.words] for ending in endings]
         found = self.model.score([[number for word in text for number in word] for text in numbers])
         result = []
         for ending, own, scores in zip(endings, numbers, found, strict=True):
-            known = (word.evidence.lm_log_prob for word in ending.words)
-            ngram = np.array([*known, ending.ngram_end], dtype=np.float64)
+            ngram = np.array([*(w.evidence.lm_log_prob for w in ending.words), ending.ngram_end], dtype=np.float64)
             recurrent, place = ngram.copy(), 0
             for i, word in enumerate(own):
                 if lm.unknown not in word:

@@ -140,7 +140,7 @@ class Vocabulary:
         spelled: list[bytes] = []
         numbers: list[int] = []
         for text, bonus in bonuses.items():
-            words = text.lower().split()
+            words = text.split()
             if not words:
                 raise StreamError(f"hotword {text!r}: no words in it")
             for spelling in islice(product(*(self._spell(word) for word in words)), MOST_SPELLINGS):
@@ -154,7 +154,8 @@ class Vocabulary:
         return vocabulary
 
     def _spell(self, word: str) -> list[bytes]:
+        known = self.lm.number(word) != self.lm.unknown  # in letters of one size or the other, as it is written there
         try:
-            return self.speller.spell(word, 2)
+            return self.speller.spell(word if known else word.lower(), 2)
         except ValueError as error:
             raise StreamError(f"hotword {word!r}: cannot be spelled: {error}") from error

@@ -9,13 +9,11 @@ from torch import Tensor, nn
 
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training.config import OptimiserConfig, TrainConfig
+from streamasr.training.muon import Muon
 
 
 def make_optimisers(model: AcousticModel, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices of the cells, if asked for, and AdamW for all else.
-
-    Muon's steps are scaled to the size of AdamW's (Liu et al. 2025), so one rate serves both.
-    """
+    """Muon for the matrices of the cells, if asked for, and AdamW for all else."""
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, weights in model.named_parameters():
@@ -24,10 +22,7 @@ def make_optimisers(model: AcousticModel, config: OptimiserConfig) -> list[torch
     adamw = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     if not matrices:
         return [adamw]
-    muon = torch.optim.Muon(
-        matrices, lr=0.0, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
-    return [muon, adamw]
+    return [Muon(matrices, lr=0.0, weight_decay=config.weight_decay, momentum=0.95), adamw]
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
