@@ -264,6 +264,37 @@ def test_a_model_of_other_words_is_not_exported(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_checkpoint_of_other_words_is_refused(tmp_path: Path) -> None:
+    """Also where there are as many of them."""
+    from export.recurrent import load_word_model
+    from streamasr.decoding.recurrent import fingerprint
+    from streamasr.training.checkpoint import save_checkpoint
+
+    model = word_model(len(WORDS))
+    values = {"model": model.state_dict(), "model_config": model.config.to_dict(), "vocabulary": fingerprint(WORDS)}
+    save_checkpoint(tmp_path / "last.pt", values)
+    assert load_word_model(tmp_path / "last.pt", WORDS).config == model.config
+    with pytest.raises(StreamasrError, match=r"last\.pt: learned other words"):
+        load_word_model(tmp_path / "last.pt", (*WORDS[:-1], "other"))
+
+
+def test_the_words_of_another_vocabulary_are_numbered_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipes.lm import train
+    from recipes.lm.text import Vocabulary
+
+    monkeypatch.setattr(train, "read_lines", lambda path: ["b a", "c"])
+    for words, numbers in ((("<unk>", "a", "b"), [4, 2, 1, 3, 4, 0, 3]), (("<unk>", "b", "c"), [4, 1, 0, 3, 4, 2, 3])):
+        assert [s.tolist() for s in train.read_streams(tmp_path, tmp_path, Vocabulary(words))] == [numbers] * 2
+
+
+def test_there_may_be_nothing_to_measure_perplexity_on() -> None:
+    from recipes.lm.measure import shown
+
+    lm = Ngram.open(TOY / "words.lm")
+    assert shown(lm, []) == "-"
+    assert float(shown(lm, [["a"]])) > 1.0
+
+
 def test_rare_words_share_tokens_by_their_endings() -> None:
     from recipes.lm.text import Vocabulary
     from recipes.lm.tokens import tokenise

@@ -7,16 +7,18 @@ recipes.lm and an int8 graph (the default, if dev's words allow), and fits word 
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.onnx import make_bundle
+from export.onnx import make_bundle, must_be_free
 from export.quantize import quantize
 from export.words import add_recurrent, add_words
 from recipes.mini.card import write_card
 from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
-from recipes.mini.tune import tune
+from recipes.mini.tune import ALIGNMENTS, tune
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import BeamConfig, Rescoring
@@ -88,28 +90,40 @@ class Place:
 def build(
     place: Place, words: tuple[Path, Path, Path], beam: BeamConfig, recurrent: tuple[Path, Rescoring] | None
 ) -> None:
-    """All of it."""
+    """All of it, beside the bundle that there may be, which makes way for the new one when that is whole."""
     checkpoints = epochs(place.work)
     if not checkpoints:
         raise StreamasrError(f"{place.work}: no epoch-*.pt there; run recipes.mini.train first")
     if missing := [str(path) for path in words if not path.exists()]:
         raise StreamasrError(f"{', '.join(missing)}: not there; run recipes.g2p.train and recipes.lm.build first")
+    if not ALIGNMENTS.is_file():
+        raise StreamasrError(f"{ALIGNMENTS}: not there; run recipes.mini.align first")
+    must_be_free(place.out)
     model = choose_average(checkpoints, corpus(place.shared, place.cache))
-    bundle = make_bundle(model, place.out, place.out.name, speech_sources(place.shared))
-    print(f"{place.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
-    add_words(place.out, "phones", words, beam)
-    if recurrent:
-        add_recurrent(place.out, *recurrent)
+    with tempfile.TemporaryDirectory(dir=place.out.parent, prefix=f".{place.out.name}.") as beside:
+        made = Path(beside) / place.out.name
+        bundle = make_bundle(model, made, made.name, speech_sources(place.shared))
+        print(f"{place.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
+        add_words(made, "phones", words, beam)
+        if recurrent:
+            add_recurrent(made, *recurrent)
+        _quantize(made, place)
+        tune(made, place.shared)
+        write_card(made, place.results.parent.name)
+        shutil.rmtree(place.out, ignore_errors=True)
+        made.rename(place.out)
+
+
+def _quantize(folder: Path, place: Place) -> None:
+    """Add the int8 graph, if it costs little enough."""
     try:
-        _, report = quantize(place.out, place.shared / "speech" / "dev.jsonl", most=COMPARED)
+        _, report = quantize(folder, place.shared / "speech" / "dev.jsonl", most=COMPARED)
     except StreamasrError as error:
         print(f"{place.out}: stays with fp32 alone: {error}")
     else:
         print("\n".join(report))
         if place.write:
             write_section(place.results, "int8", "\n".join(report))
-    tune(place.out, place.shared)
-    write_card(place.out, place.results.parent.name)
 
 
 def main() -> None:
