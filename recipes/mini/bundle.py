@@ -15,13 +15,15 @@ from pathlib import Path
 
 from export.onnx import make_bundle, must_be_free
 from export.quantize import quantize
+from export.restore import restore
 from export.words import add_recurrent, add_words
+from recipes.finetune.network import mix
 from recipes.mini.card import write_card
 from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
 from recipes.mini.tune import ALIGNMENTS, tune
 from recipes.program import run
 from recipes.sections import write_section
-from streamasr.bundle import BeamConfig, Rescoring
+from streamasr.bundle import BeamConfig, Rescoring, read_bundle
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import BUNDLED
@@ -73,6 +75,7 @@ class Place:
     shared: Path
     cache: Path
     write: bool  # into the results
+    keep: float = 0.0  # share of the weights in the bundle at `out`
 
     @classmethod
     def from_arguments(cls, doc: str | None, work: Path, out: Path, results: Path) -> Place:
@@ -82,9 +85,12 @@ class Place:
         parser.add_argument("--work", type=Path, default=work, help="folder of the run")
         parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
         parser.add_argument("--out", type=Path, default=out)
+        parser.add_argument(
+            "--keep", type=float, default=0.0, metavar="SHARE", help="mix in so much of the weights that --out has"
+        )
         parser.add_argument("--write", action="store_true", help=f"what int8 costs into {results.name}")
         given = parser.parse_args()
-        return cls(given.work, given.out, results, given.shared, given.cache, given.write)
+        return cls(given.work, given.out, results, given.shared, given.cache, given.write, given.keep)
 
 
 def build(
@@ -100,6 +106,8 @@ def build(
         raise StreamasrError(f"{ALIGNMENTS}: not there; run recipes.mini.align first")
     must_be_free(place.out)
     model = choose_average(checkpoints, corpus(place.shared, place.cache))
+    if place.keep:
+        mix(model, dict(restore(read_bundle(place.out)).named_parameters()), place.keep, fresh=False)
     with tempfile.TemporaryDirectory(dir=place.out.parent, prefix=f".{place.out.name}.") as beside:
         made = Path(beside) / place.out.name
         bundle = make_bundle(model, made, made.name, speech_sources(place.shared))
