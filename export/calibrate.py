@@ -12,6 +12,7 @@ from torch import nn
 
 from export.int8 import Scale
 from streamasr.nn.acoustic_model import AcousticModel, Heads, RecurrentLayer, Subsample
+from streamasr.nn.cells import Gru
 
 
 def products(model: AcousticModel) -> Iterator[tuple[str, nn.Module]]:
@@ -20,8 +21,8 @@ def products(model: AcousticModel) -> Iterator[tuple[str, nn.Module]]:
         match stage:
             case Subsample():
                 yield name, stage.conv
-            case RecurrentLayer():
-                yield name, stage.cell.rnn  # type: ignore[misc]
+            case RecurrentLayer(cell=Gru() as cell):  # write_int8 refuses other cells by name
+                yield name, cell.rnn
             case Heads():
                 yield name, next(iter(stage.linear.values()))
 

@@ -37,10 +37,15 @@ BLOCK_FRAMES = 2  # 80 ms: half the calls of single frames, for 40 ms of latency
 ENDPOINT = (EndpointRule(0.8), EndpointRule(0.4, 15.0), EndpointRule(0.12, 30.0), LAST_RESORT)
 
 
-def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[Source, ...]) -> Bundle:
-    """Export into `folder`, which appears only when the graph has been verified. `model` is rounded to fp16."""
+def must_be_free(folder: Path) -> None:
+    """StreamasrError where something else than a bundle stands in a bundle's place."""
     if folder.exists() and not (folder / METADATA).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise StreamasrError(f"{folder}: exists and is not a bundle: not overwritten; name a new folder")
+
+
+def make_bundle(model: AcousticModel, folder: Path, name: str, sources: tuple[Source, ...]) -> Bundle:
+    """Export into `folder`, which appears only when the graph has been verified. `model` is rounded to fp16."""
+    must_be_free(folder)
     round_weights(model)
     config = model.config
     folder.parent.mkdir(parents=True, exist_ok=True)

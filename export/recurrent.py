@@ -45,9 +45,11 @@ class _Step(nn.Module):
         return (y[:, 0][:, model.token[asked]] + model.share[asked], *(new[name] for name in self.names))
 
 
-def load_word_model(path: Path) -> WordModel:
-    """The model of a checkpoint."""
+def load_word_model(path: Path, words: tuple[str, ...]) -> WordModel:
+    """The model of a checkpoint, which must have learned these words in this order."""
     checkpoint = load_checkpoint(path)
+    if checkpoint.get("vocabulary") != fingerprint(words):
+        raise StreamasrError(f"{path}: learned other words; name the n-gram model that it was trained with")
     try:
         model = WordModel(WordModelConfig(**checkpoint["model_config"]))
         model.load_state_dict(checkpoint["model"])
@@ -176,7 +178,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, metavar="OUT")
     arguments = parser.parse_args()
     words = Ngram.open(arguments.lm).words
-    model = load_word_model(arguments.checkpoint)
+    model = load_word_model(arguments.checkpoint, words)
     write_recurrent(model, words, arguments.out)
     print(
         f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB, differs from torch by "

@@ -27,7 +27,8 @@ def restore(bundle: Bundle) -> AcousticModel:
     """
     config = {"heads": {h.name: list(h.tokens) for h in bundle.heads}, "features": vars(bundle.features)}
     model = AcousticModel(ModelConfig.from_dict({**config, **bundle.network})).eval()
-    parts = list(model.state_dict().values())
+    # `chain` is `front` and `body` once more, the same tensors.
+    parts = [values for name, values in model.state_dict().items() if not name.startswith("chain.")]
     count = sum(part.numel() for part in parts)
     if count >= 2**24:
         raise BundleError(f"{bundle.folder}: got {count:,} parameters; expected less than 2^24, which fp32 can count")

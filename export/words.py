@@ -6,7 +6,6 @@ python -m export.words BUNDLE RNN gives one that has words a recurrent language 
 from __future__ import annotations
 
 import argparse
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from streamasr.bundle import (
     file_sha256,
     read_bundle,
     write_bundle,
+    write_whole,
 )
 from streamasr.decoding.recurrent import Recurrent, read_states
 from streamasr.errors import StreamasrError
@@ -35,7 +35,7 @@ WIDER = {"hypotheses": 450, "histories": 3}
 def add_words(folder: Path, head: str, files: tuple[Path, Path, Path], beam: BeamConfig) -> None:
     """Copy a language model, a lexicon and a pronouncer into the bundle and make the beam search its default."""
     for source, name in zip(files, NAMES, strict=True):
-        shutil.copyfile(source, folder / name)
+        write_whole(folder / name, source.read_bytes())
     bundle = read_bundle(folder)
     search = WordSearch(head, *NAMES, sha256={name: file_sha256(folder / name) for name in NAMES}, beam=beam)
     tuning = {"greedy": bundle.tuning["greedy"], "beam": bundle.tuning.get("beam", Tuning())}
@@ -56,7 +56,7 @@ def add_recurrent(folder: Path, graph: Path, config: Rescoring | None = None) ->
     sha256 = {name: bundle.search.sha256[name] for name in bundle.search.files[:3]} | {RECURRENT: file_sha256(graph)}
     beam = replace(bundle.search.beam, **WIDER)
     search = replace(bundle.search, beam=beam, rescoring=rescoring, sha256=sha256)
-    shutil.copyfile(graph, folder / RECURRENT)
+    write_whole(folder / RECURRENT, graph.read_bytes())
     made = replace(bundle, search=search)
     write_bundle(made)
     return made

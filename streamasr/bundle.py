@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -316,7 +317,18 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
 
 
 def write_bundle(bundle: Bundle) -> None:
-    """Write bundle.json into bundle.folder."""
+    """Write bundle.json into bundle.folder, whole or not at all."""
     values = asdict(bundle)
     del values["folder"]
-    (bundle.folder / METADATA).write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(bundle.folder / METADATA, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that appears under its name only when it is whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -30,6 +30,9 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
         _expect(len(kinds) == len(value), value, where, f"{len(kinds)} entries")
         return tuple(_parse(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if origin is list:
+        _expect(isinstance(value, list), value, where, "a list")
+        return [_parse(arguments[0], v, f"{where}[{i}]") for i, v in enumerate(value)]
     if origin is dict:
         _expect(isinstance(value, dict), value, where, "an object")
         return {name: _parse(arguments[1], v, f"{where}.{name}") for name, v in value.items()}

@@ -150,6 +150,19 @@ def test_another_graph_is_refused(bundle: Bundle) -> None:
         bundle.graph("fp32")
 
 
+def test_half_a_description_replaces_none(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bundle(replace(bundle, version="2"))
+    assert read_bundle(bundle.folder) == bundle
+    assert not [path for path in bundle.folder.iterdir() if path.name.startswith(".")]
+
+
 def test_a_missing_graph_is_named(bundle: Bundle) -> None:
     (bundle.folder / "fp32.onnx").unlink()
     with pytest.raises(BundleError, match=r"fp32\.onnx: cannot be read: .*; copy the whole bundle folder"):

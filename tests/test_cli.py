@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -111,12 +113,15 @@ def test_text_arrives_before_the_end_of_a_pipe():
     )
     assert process.stdin
     assert process.stdout
-    process.stdin.write((noise(0, 30.0) * 32767).astype(np.int16).tobytes())
-    process.stdin.flush()
-    os.set_blocking(process.stdout.fileno(), True)
-    assert process.stdout.readline().strip()  # standard input is still open
-    process.communicate()
-    assert process.returncode == 0
+    try:
+        process.stdin.write((noise(0, 30.0) * 32767).astype(np.int16).tobytes())
+        process.stdin.flush()
+        assert select.select([process.stdout], [], [], 60.0)[0], "no text while standard input is open"
+        assert process.stdout.readline().strip()
+        process.communicate(timeout=60.0)
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -124,10 +129,12 @@ def test_what_was_said_before_an_interrupt_of_a_pipe_is_not_lost(number):
     samples = (noise(0, 30.0) * 32767).astype(np.int16).tobytes()
     command = [sys.executable, "-m", "streamasr.cli", "transcribe", "--model", str(TOY), "-", "--rate", str(RATE)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*command, "--format", "json"], bufsize=0, **pipes) as process:
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background
+    with subprocess.Popen([*command, "--format", "json"], bufsize=0, preexec_fn=heeded, **pipes) as process:
         assert process.stdin
         assert process.stdout
         process.stdin.write(samples)
+        assert select.select([process.stdout], [], [], 60.0)[0] or process.kill(), "nothing is said"
         said = process.stdout.read(1)
         while int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder):
             time.sleep(0.1)

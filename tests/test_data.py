@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from tones import HEADS, LETTERS, LEXICON, PLAIN, RATE, corpus, write_corpus  # noqa: E402
 
-from recipes.mini.data import speech_sources  # noqa: E402
+from recipes.mini.data import noise_files, speech_sources  # noqa: E402
 from recipes.mini.pieces import word_pieces  # noqa: E402
 from streamasr.errors import ManifestError, StreamasrError  # noqa: E402
 from streamasr.manifest import Utterance, read_manifest  # noqa: E402
@@ -91,6 +91,29 @@ def test_an_unreadable_recording_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(b"no audio")
     with pytest.raises(ManifestError, match=r"x\.wav: cannot be read as audio"):
         AudioCache([tmp_path / "x.wav"], tmp_path / "cache")
+
+
+def test_a_recording_made_again_under_its_name_is_heard_again(tmp_path: Path) -> None:
+    for seconds in (1.0, 2.0):
+        soundfile.write(tmp_path / "x.wav", np.zeros(int(seconds * RATE)), RATE)
+        assert AudioCache([tmp_path / "x.wav"], tmp_path / "cache").seconds(0) == seconds
+
+
+def test_half_a_cache_is_not_left_behind(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(RATE), RATE)
+    (tmp_path / "b.wav").write_bytes(b"no audio")
+    with pytest.raises(ManifestError, match=r"b\.wav: cannot be read as audio"):
+        AudioCache([tmp_path / "a.wav", tmp_path / "b.wav"], tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_noise_may_be_of_any_kind(tmp_path: Path) -> None:
+    names = ["1-1-A.wav", "2-1-A.flac", "3-1-A.opus", "4-1-A.OGG", "README.md"]
+    for name in names:
+        (tmp_path / "noise").mkdir(exist_ok=True)
+        (tmp_path / "noise" / name).touch()
+    found = [*noise_files(tmp_path, held_out=False), *noise_files(tmp_path, held_out=True)]
+    assert sorted(path.name for path in found) == names[:4]
 
 
 # Batches

@@ -13,9 +13,10 @@ from streamasr.bundle import BeamConfig
 from streamasr.cli import main
 from streamasr.decoding.speller import Speller
 from streamasr.events import Final
+from tests.law import check_law
 from tests.lm import made_up_arpa
 from tests.test_beam import MadeUpLm, certain, decode, search
-from tests.test_stream import TOY, noise
+from tests.test_stream import TOY, noise, subject
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,18 @@ def test_hotwords_change_while_a_stream_runs_and_go_with_a_snapshot(toy: streama
     stream = toy.stream(hotwords={"bagu": 20.0})
     stream.hotwords = {}
     assert said(stream, audio) == plain
+
+
+def test_streams_with_hotwords_keep_the_law(toy: streamasr.Recognizer) -> None:
+    hotwords = {"bodi": 9.0, "da da": 4.0}
+    texts = " ".join(said(toy.stream(hotwords=hotwords), noise(21, 20.0)))
+    assert texts != " ".join(said(toy.stream(), noise(21, 20.0)))
+    check_law(subject(toy, hotwords=hotwords))
+
+
+def test_streams_with_a_grammar_keep_the_law(tmp_path: Path) -> None:
+    (tmp_path / "orders.grammar").write_text("[da] (di | do)\n")
+    check_law(subject(streamasr.load(TOY, grammar=tmp_path / "orders.grammar"), n_best=None))
 
 
 def test_other_hotwords_take_nothing_back_that_was_said_before_one() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from recipes import program
 from recipes.librispeech import corpus as library
 from recipes.librispeech.corpus import CORPORA, CorpusError, download, file_md5, provide, url
 from recipes.librispeech.prepare import main, prepare, read_part
@@ -51,7 +52,12 @@ def records(path: Path) -> list[dict[str, Any]]:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
     monkeypatch.setattr(sys, "argv", ["prepare", *map(str, arguments)])
-    return main()
+    try:
+        program.run(main)
+    except SystemExit as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def test_a_tree_becomes_manifests_that_training_reads(

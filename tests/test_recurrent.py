@@ -39,7 +39,10 @@ def word_model(words: int, cell: str = "gru") -> Any:
         for weight in model.parameters():
             weight.normal_(std=0.4)
         model.token.copy_(torch.arange(words + 2) % tokens)
-        model.share.copy_(-torch.rand(words + 2))
+        share = torch.rand(words + 2)
+        share[-1] = 0.0  # nothing is followed by <s>
+        total = torch.zeros(tokens).index_add(0, model.token, share)
+        model.share.copy_(torch.log(share / total[model.token]))
     return model.eval()
 
 
@@ -94,7 +97,8 @@ def test_matrices_are_stored_small(tmp_path: Path) -> None:
 
 def test_the_probabilities_of_all_that_may_come_are_one(made_up: Recurrent) -> None:
     every = [float(np.exp(made_up.score([[1, 3, word]])[0][2])) for word in range(len(WORDS))]
-    assert sum(every) <= 1.0 + 1e-5  # the shares of a token's words are random here
+    assert min(every) > 0.0
+    assert sum(every) + float(np.exp(made_up.score([[1, 3]])[0][2])) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_shared_beginnings_change_nothing(made_up: Recurrent) -> None:
@@ -262,6 +266,37 @@ def test_a_model_of_other_words_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(StreamasrError, match="3,000 words, the n-gram model 5"):
         write_recurrent(word_model(3000), WORDS, tmp_path / "x.rnn")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_other_words_is_refused(tmp_path: Path) -> None:
+    """Also where there are as many of them."""
+    from export.recurrent import load_word_model
+    from streamasr.decoding.recurrent import fingerprint
+    from streamasr.training.checkpoint import save_checkpoint
+
+    model = word_model(len(WORDS))
+    values = {"model": model.state_dict(), "model_config": model.config.to_dict(), "vocabulary": fingerprint(WORDS)}
+    save_checkpoint(tmp_path / "last.pt", values)
+    assert load_word_model(tmp_path / "last.pt", WORDS).config == model.config
+    with pytest.raises(StreamasrError, match=r"last\.pt: learned other words"):
+        load_word_model(tmp_path / "last.pt", (*WORDS[:-1], "other"))
+
+
+def test_the_words_of_another_vocabulary_are_numbered_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recipes.lm import train
+    from recipes.lm.text import Vocabulary
+
+    monkeypatch.setattr(train, "read_lines", lambda path: ["b a", "c"])
+    for words, numbers in ((("<unk>", "a", "b"), [4, 2, 1, 3, 4, 0, 3]), (("<unk>", "b", "c"), [4, 1, 0, 3, 4, 2, 3])):
+        assert [s.tolist() for s in train.read_streams(tmp_path, tmp_path, Vocabulary(words))] == [numbers] * 2
+
+
+def test_there_may_be_nothing_to_measure_perplexity_on() -> None:
+    from recipes.lm.measure import shown
+
+    lm = Ngram.open(TOY / "words.lm")
+    assert shown(lm, []) == "-"
+    assert float(shown(lm, [["a"]])) > 1.0
 
 
 def test_rare_words_share_tokens_by_their_endings() -> None:

@@ -35,6 +35,12 @@ def test_every_weight_comes_back(cell: str, tmp_path: Path) -> None:
         assert torch.equal(found[name], weight), name
 
 
+@pytest.mark.slow
+def test_a_model_may_have_nine_million_parameters(tmp_path: Path) -> None:
+    make_bundle(tiny_model(width=640, lookahead=[0] * 4), tmp_path / "wide", "wide", ())
+    assert sum(weight.numel() for weight in restore(read_bundle(tmp_path / "wide")).parameters()) > 9_000_000
+
+
 def test_equal_parameters_which_are_stored_once_come_back() -> None:
     found = restore(read_bundle(Path(__file__).parent / "data" / "toy"))
     for norm in (found.body.stages["gru1"].norm, found.body.stages["heads"].norm):

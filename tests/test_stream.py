@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import streamasr
 from streamasr.bundle import Tuning
+from streamasr.endpoint import LAST_RESORT
 from streamasr.events import Event, Final, Gap, Partial
 from tests.law import Subject, check_law
 
@@ -25,15 +26,15 @@ def toy(request: pytest.FixtureRequest) -> streamasr.Recognizer:
     return streamasr.load(TOY, greedy=request.param == "greedy")
 
 
-def subject(recognizer: streamasr.Recognizer, make: Any = None) -> Subject:
-    """A stream that is saved and continued elsewhere after every piece."""
+def subject(recognizer: streamasr.Recognizer, make: Any = None, **options: Any) -> Subject:
+    """A stream that is saved and continued elsewhere after every piece. options: as it begins with."""
 
     def step(x: Any, state: bytes) -> tuple[list[Event], bytes]:
         stream = recognizer.stream(state)
         return stream.accept(x[0]), stream.snapshot()
 
     return Subject(
-        zero=lambda batch: recognizer.stream(n_best=2).snapshot(),
+        zero=lambda batch: recognizer.stream(**({"n_best": 2} | options)).snapshot(),
         step=step,
         stride=509,
         batch=False,
@@ -127,13 +128,31 @@ def test_times_are_in_order_and_inside_the_audio(toy):
 
 
 def test_partials_grow_into_the_final(toy):
-    shown = ""
-    for event in events_of(toy, noise(6, 10.0), [640]):
+    """What is called stable begins all that is shown after it, the Final too."""
+    stable, were_stable = "", 0
+    for event in events_of(toy, noise(6, 30.0), [640]):
+        if isinstance(event, Partial | Final):
+            assert event.text.startswith(stable)
         if isinstance(event, Partial):
-            shown = event.text
-        elif isinstance(event, Final) and shown:
-            assert event.text.startswith(shown[:1])
-            shown = ""
+            assert event.text.startswith(event.stable)
+            assert event.stable.startswith(stable)
+            stable = event.stable
+            were_stable += bool(stable)
+        elif isinstance(event, Final):
+            stable = ""
+    assert were_stable
+
+
+@pytest.mark.slow
+def test_speech_without_a_pause_ends_and_its_stream_does_not_grow(toy):
+    stream = toy.stream(endpoint=[LAST_RESORT])
+    sizes, longest = [], 0.0
+    for minute in range(4):
+        events = stream.accept(noise(minute, 60.0))
+        longest = max([longest, *(event.end_s - event.start_s for event in events if isinstance(event, Final))])
+        sizes.append(len(stream.snapshot()))
+    assert 0.0 < longest <= LAST_RESORT.utterance_s + 1.0
+    assert max(sizes) < 3 * sizes[0]
 
 
 def test_endpoint_rules_can_change_while_a_stream_runs(toy):
@@ -337,5 +356,6 @@ def test_an_utterance_that_nobody_said_is_taken_back(toy):
     partials = [event for event in events if isinstance(event, Partial)]
     assert partials
     assert partials[-1].text == ""
+    assert not any(event.stable for event in partials)
     finals = [event for event in events_of(toy, noise(0, 20.0), [640]) if isinstance(event, Final)]
     assert sum(event.text == "" for event in partials) == len(finals)

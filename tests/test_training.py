@@ -21,7 +21,7 @@ from tones import HEADS, LEXICON, PLAIN, RATE, corpus, objective, write_corpus  
 from streamasr.errors import ManifestError, StreamasrError  # noqa: E402
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig  # noqa: E402
 from streamasr.training import evaluation  # noqa: E402
-from streamasr.training.checkpoint import load_checkpoint, load_model  # noqa: E402
+from streamasr.training.checkpoint import load_checkpoint, load_model, save_checkpoint  # noqa: E402
 from streamasr.training.config import OptimiserConfig, TrainConfig  # noqa: E402
 from streamasr.training.data import AudioCache, BatchConfig, BatchDataset, encode_text  # noqa: E402
 from streamasr.training.loop import Trainer  # noqa: E402
@@ -37,12 +37,18 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("toml", "complaint"),
     [
-        ("speed = 3", "c.toml: unknown key speed"),
-        ("[augment]\npitch = 3", r"c.toml, \[augment\]: unknown key pitch"),
-        ("[batch]\nsize = 3", r"c.toml, \[batch\]: unknown key size"),
-        ("[model]\ndepth = 3", r"c.toml, \[model\]: unknown key depth"),
-        ("[model]\nheads = 3", r"c.toml, \[model\]: unknown key heads"),
+        ("speed = 3", "c.toml: unknown key 'speed'"),
+        ("[augment]\npitch = 3", r"c.toml, \[augment\]: unknown key 'pitch'"),
+        ("[batch]\nsize = 3", r"c.toml, \[batch\]: unknown key 'size'"),
+        ("[model]\ndepth = 3", r"c.toml, \[model\]: unknown key 'depth'"),
+        ("[model]\nheads = 3", r"c.toml, \[model\]: unknown key 'heads'"),
         ("seed =", "c.toml: not TOML"),
+        ('epochs = "20"', "c.toml.epochs: expected float, got '20'"),
+        ("epochs = 0", "c.toml: epochs is 0, expected more than 0"),
+        ("batch = 5", r"c.toml, \[batch\]: expected an object, got 5"),
+        ('[model]\nwidth = "8"', r"c.toml, \[model\].width: expected int, got '8'"),
+        ("[model]\nlookahead = [1, 0.5]", r"c.toml, \[model\].lookahead\[1\]: expected int, got 0.5"),
+        ("[augment]\ngain_db = [1]", r"c.toml, \[augment\].gain_db: expected 2 entries"),
     ],
 )
 def test_a_bad_key_of_a_configuration_is_named(toml: str, complaint: str, tmp_path: Path) -> None:
@@ -52,8 +58,23 @@ def test_a_bad_key_of_a_configuration_is_named(toml: str, complaint: str, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "file", ["mini/first", "mini/second", "mini/third", "mini/fourth", "mini/fifth", "tiny/config", "finetune/config"]
+    ("values", "complaint"),
+    [
+        ({"model": {"cell": "lsmt"}}, "model: unknown cell 'lsmt'"),
+        ({"model": {"join": [1]}}, "model: join has 1 entries, lookahead 4"),
+        ({"head_weights": {"letter": 1.0}}, "head_weights: got letter, expected some of letters, phones"),
+        ({"head_weights": {}}, "head_weights: got none"),
+    ],
 )
+def test_a_network_that_cannot_be_is_said_in_one_line(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ManifestError, match=complaint):
+        TrainConfig.from_dict(values, "c.toml").make_model(HEADS)
+
+
+SITTINGS = [f"mini/{number}" for number in ("first", "second", "third", "fourth", "fifth", "sixth")]
+
+
+@pytest.mark.parametrize("file", [*SITTINGS, "tiny/config", "finetune/config"])
 def test_a_recipes_configuration_is_read(file: str) -> None:
     config = TrainConfig.read(ROOT / "recipes" / f"{file}.toml")
     assert TrainConfig.from_dict(config.to_dict(), "checkpoint") == config
@@ -171,6 +192,38 @@ def test_an_interrupted_run_goes_on_without_a_trace(tmp_path: Path, monkeypatch:
     assert (found["epoch"], found["batch"], found["step"]) == (2, 0, steps)
     model = load_model([tmp_path / "broken" / "epoch-1.pt", tmp_path / "broken" / "epoch-2.pt"])
     assert model.config.heads == HEADS
+
+
+def test_a_run_is_not_continued_as_another_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = corpus(tmp_path / "speech", TEXTS)
+    Trainer(TrainConfig(**RUN), HEADS, data, tmp_path)._save("last.pt")
+    for change, named in (({"seed": 2}, "seed"), ({"augment": PLAIN}, "augment")):
+        with pytest.raises(StreamasrError, match=rf"last\.pt began with another {named}; .*start in a new folder"):
+            Trainer(TrainConfig(**{**RUN, **change}), HEADS, data, tmp_path)
+    done = Trainer(TrainConfig(**{**RUN, "epochs": 1e-9, "dev_utterances": 1}), HEADS, data, tmp_path)
+    done.epoch = 1
+    done.run()
+    assert "trained to its end" in capsys.readouterr().out
+
+
+def test_a_full_disk_loses_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path / "last.pt", {"model": {}, "model_config": {}})
+
+    def full(values: Any, file: Any) -> None:
+        file.write(b"half of it")
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 768 vs 662\nmore")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(StreamasrError, match=r"last\.pt: cannot be written, is the disk full\? \(\[enforce .* 662\)$"):
+        save_checkpoint(tmp_path / "last.pt", {})
+    assert load_checkpoint(tmp_path / "last.pt") == {"model": {}, "model_config": {}}
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_a_checkpoint_of_another_kind_of_model_is_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "words.pt", {"model": {}, "model_config": {"numbers": 5}})
+    with pytest.raises(StreamasrError, match=r"words\.pt: of another kind of model"):
+        load_model([tmp_path / "words.pt"])
 
 
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:

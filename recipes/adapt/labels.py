@@ -88,5 +88,5 @@ def recordings(
     return [
         Recording(model.hear(samples) if again else kept(model.hear(samples)), known)
         for samples, known in zip(pcm, labels, strict=True)
-        if known
+        if known and len(samples)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import shutil
@@ -123,6 +124,8 @@ def extract(archive: Path, folder: Path, part: str) -> None:
             (folder / "LibriSpeech").mkdir(exist_ok=True)
             found.rename(folder / "LibriSpeech" / part)
     except (tarfile.TarError, OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise CorpusError(f"{folder}: no space left; make room and call again") from error
         raise CorpusError(f"{archive}: cannot be unpacked ({error}); delete it and call again") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

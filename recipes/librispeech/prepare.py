@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import string
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import soundfile
 from tqdm import tqdm
 
 from recipes.librispeech.corpus import CORPORA, Corpus, CorpusError, provide
-from streamasr.errors import StreamasrError
+from recipes.program import run
 
 LETTERS = frozenset(" '" + string.ascii_lowercase)
 
@@ -88,7 +87,7 @@ def _checksum(value: str) -> tuple[str, str]:
     return part, digest
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m recipes.librispeech.prepare",
         description=__doc__,
@@ -101,15 +100,10 @@ def main() -> int:
         "--md5", type=_checksum, action="append", default=[], metavar="PART=MD5", help="check an archive"
     )
     arguments = parser.parse_args()
-    try:
-        hours = prepare(CORPORA[arguments.corpus], arguments.source, arguments.out, dict(arguments.md5))
-    except (StreamasrError, OSError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
-        return 1
+    hours = prepare(CORPORA[arguments.corpus], arguments.source, arguments.out, dict(arguments.md5))
     for name, value in hours.items():
         print(f"{arguments.out / name}.jsonl: {value:.2f} h")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from recipes.lm.estimate import Estimate, kneser_ney, mix, pruned, word_log_probs
-from recipes.lm.measure import perplexity
+from recipes.lm.measure import shown
 from recipes.lm.text import CORPORA, Ids, Vocabulary, choose_vocabulary, read_lines
 from recipes.mini.data import HEADS, LETTERS, g2p_file
 from recipes.program import run
@@ -24,7 +24,7 @@ from recipes.sections import write_section
 from streamasr.decoding.arpa import write_ngram
 from streamasr.decoding.backoff import Arpa, describe
 from streamasr.decoding.g2p import G2p
-from streamasr.decoding.ngram import Ngram
+from streamasr.decoding.ngram import MAX_WORDS, Ngram
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
 from streamasr.manifest import read_manifest
@@ -82,6 +82,8 @@ def main() -> None:
     parser.add_argument("--mb", type=float, default=5.9, help="size of the language model's file")
     parser.add_argument("--write", action="store_true", help="perplexities on dev into RESULTS.md")
     arguments = parser.parse_args()
+    if not 1 <= arguments.words <= MAX_WORDS - 1:
+        parser.error(f"--words: got {arguments.words}, expected 1 to {MAX_WORDS - 1}")
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -103,8 +105,8 @@ def main() -> None:
             model = pruned(model, int(megabytes * 1e6))
         write_ngram(model.arpa, path, note=NOTE)
         lm, counts = Ngram.open(path), " | ".join(f"{count:,}" for count in model.arpa.counts[1:])
-        values = ppl(model.arpa, dev), perplexity(lm, sentences), perplexity(lm, libri)
-        lines.append(f"| {path.stat().st_size / 1e6:.2f} | {counts} | " + " | ".join(f"{v:.1f}" for v in values) + " |")
+        values = f"{ppl(model.arpa, dev):.1f}", shown(lm, sentences), shown(lm, libri)
+        lines.append(f"| {path.stat().st_size / 1e6:.2f} | {counts} | {' | '.join(values)} |")
         print(lines[-1], flush=True)
     known = set(vocabulary.words)
     spoken = [word for sentence in sentences for word in sentence]

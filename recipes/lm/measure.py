@@ -32,6 +32,11 @@ def perplexity(lm: Ngram, sentences: list[list[str]]) -> float:
     return math.exp(-(total + float(lm.end(states).sum(dtype=np.float64))) / (counted + len(sentences)))
 
 
+def shown(lm: Ngram, sentences: list[list[str]]) -> str:
+    """The perplexity as it stands in tables; "-" where there is nothing to measure it on."""
+    return f"{perplexity(lm, sentences):.1f}" if sentences else "-"
+
+
 def score_ms(lm: Ngram) -> float:
     """Median time of one call of score, words as frequent as the model has them."""
     rng, times = np.random.default_rng(0), []
@@ -61,7 +66,7 @@ def main() -> None:
         lm = Ngram.open(path)
         lines.append(
             f"| {path.name} | {path.stat().st_size / 1e6:.2f} | {', '.join(f'{n:,}' for n in lm.header.ngrams)} "
-            f"| {perplexity(lm, dev):.1f} | {perplexity(lm, libri):.1f} | {score_ms(lm):.2f} |"
+            f"| {shown(lm, dev)} | {shown(lm, libri)} | {score_ms(lm):.2f} |"
         )
     print("\n".join(lines))
     if arguments.write:

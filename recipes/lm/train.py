@@ -7,6 +7,7 @@ while the share of the transcripts in what is read rises: they are nearest to wh
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import time
 from pathlib import Path
@@ -20,10 +21,13 @@ from recipes.lm.text import CORPORA, Ids, Vocabulary, read_lines
 from recipes.lm.tokens import Corpus, Tokenising, batches, tokenise
 from recipes.mini.data import LETTERS
 from recipes.program import run
+from streamasr.bundle import write_whole
 from streamasr.decoding.ngram import Ngram
+from streamasr.decoding.recurrent import fingerprint
+from streamasr.errors import StreamasrError
 from streamasr.manifest import read_manifest
 from streamasr.nn.word_model import WordModel, WordModelConfig
-from streamasr.training.checkpoint import save_checkpoint
+from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
 
 CHUNK = 200_000  # words that are sorted into batches together
 BATCH = 2048  # words
@@ -37,9 +41,11 @@ def read_streams(shared: Path, work: Path, vocabulary: Vocabulary) -> list[Ids]:
     """The numbers of all words of each corpus, kept in `work` for the next time."""
     streams = []
     for name, file, _ in CORPORA:
-        path = work / f"{name}.npy"
+        path = work / f"{name}-{fingerprint(vocabulary.words)[:12]}.npy"  # other words, other numbers
         if not path.exists():
-            np.save(path, vocabulary.encode(read_lines(shared / "text" / file)))
+            content = io.BytesIO()
+            np.save(content, vocabulary.encode(read_lines(shared / "text" / file)))
+            write_whole(path, content.getvalue())
         streams.append(np.load(path))
     return streams
 
@@ -112,8 +118,9 @@ class Trainer:
         utterances = read_manifest(arguments.shared / "speech" / "dev.jsonl", LETTERS)[::4]
         lines = [vocabulary.encode([utterance.text]) for utterance in utterances]
         self.dev = [torch.from_numpy(line.astype(np.int64)) for line in lines]
+        self.vocabulary = fingerprint(vocabulary.words)
         if (self.folder / "last.pt").exists():
-            self._resume(torch.load(self.folder / "last.pt", weights_only=True))
+            self._resume(load_checkpoint(self.folder / "last.pt"))
         self.log(f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {config}")
 
     def log(self, line: str) -> None:
@@ -168,6 +175,7 @@ class Trainer:
         values = {
             "model": self.model.state_dict(),
             "model_config": self.model.config.to_dict(),
+            "vocabulary": self.vocabulary,
             "optimiser": self.optimiser.state_dict(),
             "places": [corpus.place for corpus in self.corpora],
             "spent_s": self.spent_s,
@@ -177,6 +185,12 @@ class Trainer:
         save_checkpoint(self.folder / "last.pt", values)
 
     def _resume(self, values: dict[str, Any]) -> None:
+        config = self.model.config.to_dict()
+        if (values.get("vocabulary"), values["model_config"]) != (self.vocabulary, config):
+            raise StreamasrError(
+                f"{self.folder}/last.pt learned other words or has another shape than what is asked for; "
+                "start in a new folder with --work"
+            )
         self.model.load_state_dict(values["model"])
         self.optimiser.load_state_dict(values["optimiser"])
         for corpus, place in zip(self.corpora, values["places"], strict=True):

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from pocketsphinx import Decoder
 from tqdm import tqdm
 
 from recipes.mini.data import LETTERS
+from recipes.mini.listen import read_16k
 from recipes.program import run
 from streamasr.manifest import Utterance, read_manifest
 
@@ -27,11 +27,10 @@ def align(utterance: Utterance, decoder: Decoder) -> list[tuple[str, float, floa
     words = utterance.text.split()
     if not words or any(decoder.lookup_word(word) is None for word in words):
         return None
-    audio, rate = soundfile.read(utterance.audio, dtype="int16")
-    assert rate == 16000, f"{utterance.audio}: {rate} Hz"
+    audio = np.clip(np.rint(32768.0 * read_16k(utterance.audio)), -32768, 32767).astype(np.int16)
     decoder.set_align_text(utterance.text)
     decoder.start_utt()
-    decoder.process_raw(np.ascontiguousarray(audio).tobytes(), full_utt=True)
+    decoder.process_raw(audio.tobytes(), full_utt=True)
     decoder.end_utt()
     found = [
         (segment.word.split("(")[0], segment.start_frame * FRAME_S, (segment.end_frame + 1) * FRAME_S)

@@ -17,6 +17,7 @@ from streamasr.training.loop import Corpus
 ROOMS = Path("work/rooms")  # impulse responses written by recipes.mini.rooms
 SYNTHETIC = Path("work/synthetic/manifest.jsonl")  # speech written by recipes.mini.synthetic
 TRAINED_G2P = Path("work/g2p/en.g2p")  # written by recipes.g2p.train
+AUDIO = {".aac", ".flac", ".m4a", ".mp3", ".ogg", ".opus", ".wav"}  # suffixes of recordings of noise
 LETTERS = [" ", "'", *string.ascii_lowercase]
 HEADS = {"letters": ["<blank>", *LETTERS], "phones": ["<blank>", *PHONES]}
 
@@ -26,7 +27,7 @@ def noise_files(shared: Path, held_out: bool) -> list[Path]:
 
     ESC-10 cuts several clips (1-28135-A, 1-28135-B) from one recording.
     """
-    files = sorted((shared / "noise").rglob("*.opus"))
+    files = sorted(path for path in (shared / "noise").rglob("*") if path.suffix.lower() in AUDIO)
     training = files[::2]
     seen = {_recording(path) for path in training}
     return [path for path in files[1::2] if _recording(path) not in seen] if held_out else training

@@ -111,7 +111,7 @@ def noise_lines(recognizer: Recognizer, shared: Path) -> list[str]:
         "held-out noise recordings": [read_16k(path) for path in noise_files(shared, held_out=True)],
     }
     lines = ["| sound | minutes | words per minute |", "|---|---|---|"]
-    for name, clips in sounds.items():
+    for name, clips in ((name, clips) for name, clips in sounds.items() if clips):
         minutes = sum(len(clip) for clip in clips) / minute
         words = sum(len(recognizer.transcribe(clip).words) for clip in clips)
         lines.append(f"| {name} | {minutes:.1f} | {words / minutes:.2f} |")
@@ -165,6 +165,8 @@ def main() -> None:
     parser.add_argument("--splits", nargs="+", default=["dev", "test"], help="dev alone while choosing")
     parser.add_argument("--write", action="store_true", help="into RESULTS.md, the model card and the bundle")
     arguments = parser.parse_args()
+    if "dev" not in arguments.splits:
+        parser.error("--splits: expected dev among them, on which times and confidence are measured")
     bundle = read_bundle(arguments.bundle)
     speech = {
         split: tuple(read_manifest(arguments.shared / "speech" / f"{split}.jsonl", LETTERS))

@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import jiwer
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from export.speech import read_speech
 from streamasr.decoding.hypothesis import HypothesisWord, decoded
 from streamasr.events import Word
 from streamasr.manifest import Utterance
@@ -86,8 +86,5 @@ def _listen(folder: Path, task: Task) -> list[Heard]:
 
 
 def read_16k(path: Path) -> NDArray[np.float32]:
-    """Mono samples of a 16 kHz file."""
-    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    assert rate == 16000, f"{path}: {rate} Hz, expected 16000"
-    mono: NDArray[np.float32] = audio.mean(axis=1)
-    return mono
+    """Mono samples of any recording, at 16 kHz."""
+    return read_speech(path, 16000)

@@ -25,7 +25,7 @@ def main() -> None:
     measured = list({row["epoch"]: row for row in rows if "dev_letters" in row}.values())
     lines = [
         f"`torchrun --nproc-per-node {saved['world']} -m recipes.mini.train --init BUNDLE "
-        f"--config {arguments.config}`: {count_parameters(saved):,} parameters, {saved['step']} steps, "
+        f"--config recipes/mini/{arguments.config}`: {count_parameters(saved):,} parameters, {saved['step']} steps, "
         f"{saved['audio_s'] / 3600:.0f} hours of audio in "
         f"{saved['spent_s'] / 60:.0f} minutes on {saved['world']} cores, shared with other work. "
         "Errors of single checkpoints on a part of dev, greedy:",

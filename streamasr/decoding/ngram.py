@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamasr.decoding.spellings import write_whole
+from streamasr.bundle import write_whole
 from streamasr.errors import BundleError
 from streamasr.strict import StrictError, parse
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from streamasr.bundle import write_whole
 from streamasr.errors import BundleError
 
 MAX_TOKENS = 64  # a node of the prefix tree keeps its children as one bit each of a 64-bit number
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that appears under its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,16 @@ from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 def save_checkpoint(path: Path, values: dict[str, Any]) -> None:
     """Written beside `path` and moved there, so that a reader sees the old one or the new one."""
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        torch.save(values, file)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave an empty file under the good name
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            torch.save(values, file)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave an empty file under the good name
+        partial.replace(path)
+    except RuntimeError as error:  # torch's word for a disk that is full
+        raise StreamasrError(f"{path}: cannot be written, is the disk full? ({str(error).splitlines()[0]})") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -52,10 +57,15 @@ def count_parameters(saved: dict[str, Any]) -> int:
 def load_model(paths: Sequence[Path]) -> AcousticModel:
     """The model of a checkpoint, or the average of the weights of several."""
     checkpoints = [load_checkpoint(path) for path in paths]
+    configs = []
     for path, checkpoint in zip(paths, checkpoints, strict=True):
-        if ModelConfig.from_dict(checkpoint["model_config"]) != ModelConfig.from_dict(checkpoints[0]["model_config"]):
+        try:
+            configs.append(ModelConfig.from_dict(checkpoint["model_config"]))
+        except TypeError as error:
+            raise StreamasrError(f"{path}: of another kind of model; expected one that hears speech") from error
+        if configs[-1] != configs[0]:
             raise StreamasrError(f"{path}: another network than {paths[0]}; average checkpoints of one run")
-    model = AcousticModel(ModelConfig.from_dict(checkpoints[0]["model_config"]))
+    model = AcousticModel(configs[0])
     states = [checkpoint["model"] for checkpoint in checkpoints]
     averaged = model.state_dict()  # its metadata tell batch normalisation that nothing is missing
     for name in averaged:

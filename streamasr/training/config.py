@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from streamasr.errors import ManifestError
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
+from streamasr.strict import StrictError, parse
 from streamasr.training.augment import AugmentConfig
 from streamasr.training.data import BatchConfig
 
@@ -48,16 +49,18 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any], where: str) -> TrainConfig:
         """Unknown keys are errors that name the key and the file."""
-        parts = {"batch": BatchConfig, "augment": AugmentConfig, "optimiser": OptimiserConfig}
-        known = {name: _make(kind, values.get(name, {}), f"{where}, [{name}]") for name, kind in parts.items()}
-        network = {f.name for f in fields(ModelConfig)} - {"heads"}
-        unknown = set(values.get("model", {})) - network
-        if unknown:
-            raise ManifestError(
-                f"{where}, [model]: unknown key {', '.join(sorted(unknown))}; see {ModelConfig.__module__}"
-            )
-        made: TrainConfig = _make(cls, {**values, **known}, where)
-        return made
+        try:
+            for name, kind in SECTIONS.items():
+                parse(kind, values.get(name, {}), f"{where}, [{name}]")
+            config = parse(cls, values, where)
+            if "heads" in config.model:
+                raise StrictError(f"{where}, [model]: unknown key 'heads': the recipe knows them")
+            parse(ModelConfig, {**config.model, "heads": {}}, f"{where}, [model]")
+        except StrictError as error:
+            raise ManifestError(str(error)) from error
+        if not (config.epochs > 0.0 or config.heard_hours > 0.0):
+            raise ManifestError(f"{where}: epochs is {config.epochs:g}, expected more than 0, or heard_hours")
+        return config
 
     @classmethod
     def read(cls, path: Path) -> TrainConfig:
@@ -69,17 +72,17 @@ class TrainConfig:
             raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
 
     def make_model(self, heads: dict[str, list[str]]) -> AcousticModel:
-        """The network, untrained. heads: as in ModelConfig."""
-        return AcousticModel(ModelConfig.from_dict({"heads": heads, **self.model}))
+        """The network, untrained. heads: as in ModelConfig. ManifestError: the configuration asks for none there is."""
+        if not self.head_weights or (unknown := self.head_weights.keys() - heads.keys()):
+            asked = ", ".join(sorted(unknown)) if self.head_weights else "none"
+            raise ManifestError(f"head_weights: got {asked}, expected some of {', '.join(heads)}")
+        try:
+            return AcousticModel(ModelConfig.from_dict({**self.model, "heads": heads}))
+        except ValueError as error:
+            raise ManifestError(f"model: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def _make(kind: Any, values: dict[str, Any], where: str) -> Any:
-    unknown = set(values) - {f.name for f in fields(kind)}
-    if unknown:
-        raise ManifestError(f"{where}: unknown key {', '.join(sorted(unknown))}; see {kind.__module__}")
-    return kind(
-        **{name: tuple(v) if isinstance(v, list) and kind is AugmentConfig else v for name, v in values.items()}
-    )
+SECTIONS: dict[str, type[Any]] = {"batch": BatchConfig, "augment": AugmentConfig, "optimiser": OptimiserConfig}

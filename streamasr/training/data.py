@@ -35,7 +35,7 @@ class AudioCache:
 
     def __init__(self, paths: Sequence[Path], folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        key = hashlib.sha256("\n".join(str(path) for path in paths).encode()).hexdigest()[:16]
+        key = hashlib.sha256("\n".join(map(_as_it_is, paths)).encode()).hexdigest()[:16]
         pcm, index = folder / f"{key}.i16", folder / f"{key}.json"
         if not index.exists():
             self._decode(paths, pcm, index)
@@ -58,22 +58,25 @@ class AudioCache:
     def _decode(paths: Sequence[Path], pcm: Path, index: Path) -> None:
         ends, end = [], 0
         partial = pcm.with_suffix(f".{socket.gethostname()}-{os.getpid()}")
-        with partial.open("wb") as file:
-            for path in paths:
-                try:
-                    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-                except soundfile.LibsndfileError as error:
-                    raise ManifestError(f"{path}: cannot be read as audio: {error.error_string}") from error
-                mono = audio.mean(axis=1)
-                if rate != RATE:
-                    mono = soxr.resample(mono, rate, RATE)
-                samples = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
-                samples.tofile(file)
-                end += len(samples)
-                ends.append(end)
-        partial.rename(pcm)
-        partial.write_text(json.dumps(ends))  # moved there whole: another process may be waiting to read it
-        partial.rename(index)
+        try:
+            with partial.open("wb") as file:
+                for path in paths:
+                    try:
+                        audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
+                    except soundfile.LibsndfileError as error:
+                        raise ManifestError(f"{path}: cannot be read as audio: {error.error_string}") from error
+                    mono = audio.mean(axis=1)
+                    if rate != RATE:
+                        mono = soxr.resample(mono, rate, RATE)
+                    samples = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype(np.int16)
+                    samples.tofile(file)
+                    end += len(samples)
+                    ends.append(end)
+            partial.rename(pcm)
+            partial.write_text(json.dumps(ends))  # moved there whole: another process may be waiting to read it
+            partial.rename(index)
+        finally:
+            partial.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -84,6 +87,15 @@ class AudioCache:
     def seconds(self, i: int) -> float:
         """Length of recording i."""
         return float(self.ends[i + 1] - self.ends[i]) / RATE
+
+
+def _as_it_is(path: Path) -> str:
+    """Names a recording as it is now: it may be made again under its old name."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ManifestError(f"{path}: cannot be read as audio: {error.strerror}") from error
+    return f"{path} {found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)

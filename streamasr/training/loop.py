@@ -30,6 +30,9 @@ from streamasr.training.optimiser import descend, learning_rate, make_optimisers
 
 Lexicon = dict[str, list[list[str]]]
 
+# Keys of TrainConfig that a run may be continued with another value of.
+ADJUSTABLE = ("epochs", "heard_hours", "checkpoint_minutes", "kept_checkpoints", "dev_utterances")
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -86,6 +89,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the end of the last epoch, or of the last hour."""
         last_save = time.monotonic()
+        if self.rank == 0 and self._progress(0.0) >= 1.0:
+            print(f"{self.folder}: trained to its end; more epochs, or a new folder, would go on")
         while self._progress(0.0) < 1.0:
             dataset = self._dataset()
             per_rank = len(dataset) // self.world
@@ -229,6 +234,12 @@ class Trainer:
             raise StreamasrError(
                 f"{self.folder}/last.pt holds another network than the configuration asks for; "
                 "continue it with its own configuration, or start in a new folder"
+            )
+        ours, theirs = ({**c, **dict.fromkeys(ADJUSTABLE)} for c in (self.config.to_dict(), saved["config"]))
+        if different := [key for key in ours if ours[key] != theirs.get(key, ours[key])]:
+            raise StreamasrError(
+                f"{self.folder}/last.pt began with another {', '.join(different)}; continue it with its own "
+                "configuration, or start in a new folder"
             )
         self.model.load_state_dict(saved["model"])
         for optimiser, state in zip(self.optimisers, saved["optimisers"], strict=True):

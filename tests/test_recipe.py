@@ -1,0 +1,105 @@
+"""The recipe of the bundled model: from checkpoints to a bundle that takes another one's place, or does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from conftest import tiny_model  # noqa: E402
+from tones import TONES, corpus  # noqa: E402
+
+from export.restore import restore  # noqa: E402
+from recipes.mini import bundle as recipe  # noqa: E402
+from streamasr.bundle import BeamConfig, read_bundle  # noqa: E402
+from streamasr.errors import StreamasrError  # noqa: E402
+from streamasr.training.checkpoint import save_checkpoint  # noqa: E402
+
+TOY = Path(__file__).parent / "data" / "toy"
+WORDS = (TOY / "words.lm", TOY / "words.lex", TOY / "words.g2p")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> recipe.Place:
+    """Two checkpoints, dev, and nothing at `out` yet; what takes hours of speech is left out."""
+    toy = read_bundle(TOY)
+    (tmp_path / "run").mkdir()
+    for number in (1, 2):
+        torch.manual_seed(number)
+        model = tiny_model(seed=number)
+        config = {**model.config.to_dict(), "heads": {head.name: list(head.tokens) for head in toy.heads}}
+        model = type(model)(type(model.config).from_dict(config))
+        values = {"model": model.state_dict(), "model_config": config}
+        save_checkpoint(tmp_path / "run" / f"epoch-{number}.pt", values)
+    data = corpus(tmp_path / "speech", ["ab", "ba", *TONES])
+    monkeypatch.setattr(recipe, "corpus", lambda shared, cache: data)
+    monkeypatch.setattr(recipe, "speech_sources", lambda shared: ())
+    monkeypatch.setattr(recipe, "_quantize", lambda folder, place: None)
+    monkeypatch.setattr(recipe, "ALIGNMENTS", Path(__file__))
+    monkeypatch.setattr(recipe, "tune", lambda folder, shared: None)
+    return recipe.Place(tmp_path / "run", tmp_path / "out", tmp_path / "RESULTS.md", tmp_path, tmp_path, write=False)
+
+
+def weights(folder: Path) -> Any:
+    return torch.nn.utils.parameters_to_vector(restore(read_bundle(folder)).parameters())
+
+
+def build(place: recipe.Place, **changes: Any) -> Path:
+    recipe.build(recipe.Place(**{**vars(place), **changes}), WORDS, BeamConfig(), None)
+    return place.out
+
+
+def test_a_bundle_with_words_and_a_card_comes_out(place: recipe.Place) -> None:
+    out = build(place)
+    assert read_bundle(out).search is not None
+    assert "# out" in (out / "README.md").read_text()
+    assert {path.name for path in out.parent.iterdir()} == {"run", "out", "speech"}
+
+
+def test_what_fails_late_leaves_the_old_bundle(place: recipe.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in build(place).iterdir()}
+
+    def fails(folder: Path, shared: Path) -> None:
+        raise StreamasrError("no words heard")
+
+    monkeypatch.setattr(recipe, "tune", fails)
+    with pytest.raises(StreamasrError, match="no words heard"):
+        build(place)
+    assert {path.name: path.read_bytes() for path in place.out.iterdir()} == before
+    assert {path.name for path in place.out.parent.iterdir()} == {"run", "out", "speech"}
+
+
+def test_what_is_missing_is_said_before_anything_is_done(
+    place: recipe.Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(recipe, "ALIGNMENTS", tmp_path / "align-dev.jsonl")
+    with pytest.raises(StreamasrError, match=r"align-dev\.jsonl: not there; run recipes\.mini\.align first"):
+        build(place)
+    monkeypatch.setattr(recipe, "ALIGNMENTS", Path(__file__))
+    place.out.write_text("mine")
+    with pytest.raises(StreamasrError, match="exists and is not a bundle"):
+        build(place)
+    assert place.out.read_text() == "mine"
+
+
+def test_a_share_of_the_old_weights_is_kept(place: recipe.Place) -> None:
+    old = weights(build(place))
+    checkpoints = place.work / "epoch-1.pt", place.work / "epoch-2.pt"
+    other = next(c for c in checkpoints if not torch.equal(weights(build(place, work=alone(c))), old))
+    new = weights(build(place, work=alone(other)))
+    build(place)
+    mixed = weights(build(place, work=alone(other), keep=0.25))
+    torch.testing.assert_close(mixed, 0.75 * new + 0.25 * old, atol=2e-3, rtol=0.0)  # rounded to 16 bits thrice
+    assert not torch.equal(mixed, new)
+
+
+def alone(checkpoint: Path) -> Path:
+    """A run that has kept only this one."""
+    folder = checkpoint.parents[1] / f"run-{checkpoint.stem}"
+    folder.mkdir(exist_ok=True)
+    (folder / checkpoint.name).write_bytes(checkpoint.read_bytes())
+    return folder
