@@ -11,7 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamasr.nn.features import hz_to_mel, mel_to_hz
+
 Samples = NDArray[np.float32]
+
+WARP_KNEE = 4800.0  # Hz: formants lie below it
+COLOUR_KNOTS = 6
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class AugmentConfig:
     noise_snr_db: tuple[float, float] = (5.0, 30.0)
     room_probability: float = 0.0  # that speech sounds in a room with an echo, where there are responses of rooms
     edge_s: float = 0.4  # up to this much quiet before, between and after utterances
+    warp: float = 0.0  # frequencies times 1 - warp .. 1 + warp, as longer and shorter throats have them
+    colour_db: float = 0.0  # up to so much more or less of each stretch of the spectrum, as microphones differ
     frequency_masks: int = 2  # SpecAugment (Park et al. 2019)
     frequency_width: int = 12  # mel bands
     time_masks: int = 2  # in every 10 s
@@ -71,6 +78,39 @@ def quiet(config: AugmentConfig, rng: np.random.Generator) -> Samples:
     """A short stretch of faint hiss, for the edges of utterances."""
     samples = int(rng.uniform(0.0, config.edge_s) * 16000)
     return rng.standard_normal(samples, dtype=np.float32) * np.float32(10.0 ** rng.uniform(-5.0, -3.0))
+
+
+def disguise(features: Tensor, top: float, config: AugmentConfig, rng: torch.Generator) -> Tensor:
+    """(N, T, mels) log-mel features as another speaker and another microphone would give them, one draw a row.
+
+    Vocal tract length perturbation (Jaitly and Hinton 2013), between mel bands; then a broken line of gains
+    along the spectrum. top: frequency at which the bands end, in Hz.
+    """
+    mels = features.shape[2]
+    if config.warp:
+        drawn = 1.0 + config.warp * (2.0 * torch.rand(len(features), 1, generator=rng) - 1.0)
+        position = torch.from_numpy(_warped(mels, top, drawn.double().numpy())).to(features.dtype)  # in bands
+        below = position.floor().clamp(0, mels - 2)
+        part = (position - below).clamp(0.0, 1.0)[:, None]
+        band = below.long()[:, None].expand(-1, features.shape[1], -1)
+        features = torch.lerp(features.gather(2, band), features.gather(2, band + 1), part)
+    if config.colour_db:
+        gains = config.colour_db * (2.0 * torch.rand(len(features), 1, COLOUR_KNOTS, generator=rng) - 1.0)
+        curve = torch.nn.functional.interpolate(gains, mels, mode="linear", align_corners=True)
+        features = features + curve * (math.log(10.0) / 10.0)
+    return features
+
+
+def _warped(mels: int, top: float, factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, mels): where in the spectrum, in bands, each band finds its energy when frequencies are divided by `factor`.
+
+    Above WARP_KNEE the scale bends so that `top` stays where it is.
+    """
+    step = float(hz_to_mel(np.array(top))) / (mels + 1)
+    centre = mel_to_hz(step * np.arange(1, mels + 1))[None]
+    knee = WARP_KNEE * np.minimum(factor, 1.0)
+    bent = top - (top - knee) / (top - knee / factor) * (top - centre)
+    return hz_to_mel(np.where(centre <= knee / factor, centre * factor, bent)) / step - 1.0
 
 
 def mask(features: Tensor, lengths: Tensor, config: AugmentConfig, rng: torch.Generator) -> Tensor:

@@ -38,16 +38,19 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, rng: torch.Generator) -> Tensor:
         """Weighted sum of each head's CTC loss (Graves et al. 2006) per target token.
 
-        With `consistency`, every item is heard twice, masked and dropped out differently, and the difference
+        With `consistency`, every item is heard twice, disguised, masked and dropped out differently, and the difference
         between the two opinions is part of the loss (CR-CTC, Yao et al. 2025); with `teaching`, the difference from
         what a teacher makes of the same audio, nothing masked (Hinton et al. 2015).
         """
         model, consistency, teaching = self.model, self.config.consistency, self.config.teaching
         with torch.no_grad():
             audio = model.pad(batch.audio)
-            features, _ = model.front.step(audio, model.front.zero_state(len(audio)))
+            logmel, normalise = model.front.stages["logmel"], model.front.stages["normalise"]
+            features, _ = logmel.step(audio, logmel.zero_state(len(audio)))  # type: ignore[operator]
             views = 2 if consistency else 1
             features, lengths = features.repeat(views, 1, 1), batch.lengths.repeat(views)
+            features = augment.disguise(features, model.config.features.sample_rate / 2.0, self.config.augment, rng)
+            features, _ = normalise.step(features, {})  # type: ignore[operator]
             features = augment.mask(features, lengths // model.config.features.hop, self.config.augment, rng)
         with torch.autocast(features.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             encoded, middle = self._encode(features)
