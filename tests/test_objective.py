@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from tones import PLAIN, objective  # noqa: E402
 
 from streamasr.errors import ManifestError, StreamasrError  # noqa: E402
 from streamasr.nn.acoustic_model import AcousticModel  # noqa: E402
-from streamasr.training.augment import AugmentConfig  # noqa: E402
+from streamasr.training.augment import AugmentConfig, disguise  # noqa: E402
 from streamasr.training.config import TrainConfig  # noqa: E402
 from streamasr.training.data import Batch  # noqa: E402
 from streamasr.training.loop import Objective  # noqa: E402
@@ -57,7 +59,7 @@ def test_views_that_agree_cost_nothing_more_and_others_do() -> None:
 
     def loss(**changes: Any) -> float:
         found = objective(model, head_weights={"letters": 1.0}, **changes)(batch, torch.Generator().manual_seed(0))
-        return float(found)
+        return float(found.detach())
 
     once = loss()
     assert loss(consistency=1.0) == pytest.approx(once, rel=1e-5)
@@ -72,6 +74,43 @@ def test_views_that_agree_cost_nothing_more_and_others_do() -> None:
     torch.testing.assert_close(found, sum(both) / 60)
     (gradient,) = torch.autograd.grad(found, views)  # of log q in -p log q: each view is a target of the other one
     torch.testing.assert_close(gradient[:, :6], torch.stack([-q, -p])[:, :6] / 60)
+
+
+def test_a_disguise_moves_formants_and_colours_all_frames_alike() -> None:
+    """Of a tone: VTLP with factor f puts 1 kHz at 1000 / f Hz; and colour adds one line of gains to every frame."""
+    model, rng = tiny_model(), torch.Generator().manual_seed(0)
+    logmel = model.front.stages["logmel"]
+
+    def features(hz: float) -> torch.Tensor:
+        tone = torch.sin(2.0 * torch.pi * hz * torch.arange(16_000) / 16_000)[None]
+        return logmel.step(tone, logmel.zero_state(1))[0][:, 10:]
+
+    for factor in (0.85, 0.93, 1.1):
+        rate = torch.rand(1, generator=rng.manual_seed(1)).item()  # what the one row will draw
+        warp = AugmentConfig(warp=(factor - 1.0) / (2.0 * rate - 1.0))
+        moved = disguise(features(1000.0), 8000.0, warp, rng.manual_seed(1))
+        assert moved.mean(1).argmax() == features(1000.0 / factor).mean(1).argmax()
+    rows = torch.randn(3, 40, 80)
+    torch.testing.assert_close(disguise(rows, 8000.0, AugmentConfig(warp=1e-9), rng), rows)
+    line = disguise(rows, 8000.0, AugmentConfig(colour_db=6.0), rng) - rows
+    torch.testing.assert_close(line, line[:, :1].expand_as(line), atol=1e-5, rtol=0.0)
+    most = 0.6 * math.log(10.0)  # 6 dB of power, in nats
+    assert most / 2 < line.abs().max() <= most + 1e-5
+    assert not torch.allclose(line[0, 0], line[1, 0], atol=0.1)
+    both = disguise(rows, 8000.0, AugmentConfig(warp=0.2, colour_db=6.0), rng)
+    assert both.shape == rows.shape
+    assert both.isfinite().all()
+
+
+def test_two_views_are_disguised_differently() -> None:
+    batch = Batch(0.1 * torch.randn(2, 20_000), torch.tensor([20_000, 15_000]), {"letters": [torch.arange(1, 23)] * 2})
+    disguised = replace(PLAIN, warp=0.2, colour_db=6.0)
+
+    def loss(consistency: float) -> float:
+        made = objective(tiny_model(), head_weights={"letters": 1.0}, augment=disguised, consistency=consistency)
+        return float(made(batch, torch.Generator().manual_seed(0)).detach())
+
+    assert loss(1.0) > loss(1e-9) + 1e-3
 
 
 def test_a_teacher_counts_by_how_much_it_disagrees() -> None:

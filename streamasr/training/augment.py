@@ -107,7 +107,7 @@ def _warped(mels: int, top: float, factor: NDArray[np.float64]) -> NDArray[np.fl
     Above WARP_KNEE the scale bends so that `top` stays where it is.
     """
     step = float(hz_to_mel(np.array(top))) / (mels + 1)
-    centre = mel_to_hz(step * np.arange(1, mels + 1))[None]
+    centre = mel_to_hz(step * np.arange(1, mels + 1, dtype=np.float64))[None]
     knee = WARP_KNEE * np.minimum(factor, 1.0)
     bent = top - (top - knee) / (top - knee / factor) * (top - centre)
     return hz_to_mel(np.where(centre <= knee / factor, centre * factor, bent)) / step - 1.0
