@@ -71,7 +71,7 @@ def test_a_network_that_cannot_be_is_said_in_one_line(values: dict[str, Any], co
         TrainConfig.from_dict(values, "c.toml").make_model(HEADS)
 
 
-SITTINGS = [f"mini/{number}" for number in ("first", "second", "third", "fourth", "fifth", "sixth")]
+SITTINGS = [f"mini/{number}" for number in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")]
 
 
 @pytest.mark.parametrize("file", [*SITTINGS, "tiny/config", "finetune/config"])
