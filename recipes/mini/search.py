@@ -53,8 +53,7 @@ SETTINGS: dict[str, dict[str, float]] = {
     "width 17": {"width": 17.0},
     "token width 6": {"token_width": 6.0},
     "no frame skipped": {"blank_skip": 1.1},
-    "blank skip 0.99": {"blank_skip": 0.99},
-    "blank skip 0.8": {"blank_skip": 0.8},
+    "blank skip 0.95": {"blank_skip": 0.95},
     "pauses of any length in words": {"pause": 10_000},
 }
 

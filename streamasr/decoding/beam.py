@@ -194,7 +194,7 @@ class BeamSearch:
         evidence[0] += np.where(grew, new, 0.0)
         evidence[1] = np.where(grew, np.minimum(evidence[1], new), evidence[1])
         evidence[2] += grew
-        evidence[3] += lp[BLANK]  # frames that `step` skips would add little
+        evidence[3] += lp[BLANK]  # frames that `step` skips add next to nothing
         word_start = np.where(opens, state.frame, state.word_start[source])
         word_end = np.where(grew, state.frame, state.word_end[source])
         words = state.links[source]
