@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from conftest import tiny_model  # noqa: E402
-from tones import TONES, corpus  # noqa: E402
+from tones import TONES, corpus, write_corpus  # noqa: E402
 
 from export.restore import restore  # noqa: E402
 from recipes.mini import bundle as recipe  # noqa: E402
@@ -95,6 +95,39 @@ def test_a_share_of_the_old_weights_is_kept(place: recipe.Place) -> None:
     mixed = weights(build(place, work=alone(other), keep=0.25))
     torch.testing.assert_close(mixed, 0.75 * new + 0.25 * old, atol=2e-3, rtol=0.0)  # rounded to 16 bits thrice
     assert not torch.equal(mixed, new)
+
+
+def test_synthetic_speech_is_learned_from_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recipes.mini import data, train
+
+    seen: dict[str, Any] = {}
+
+    class Listener:
+        def __init__(self, config: Any, heads: Any, corpus: Any, *others: Any) -> None:
+            seen["corpus"] = corpus
+
+        def run(self) -> None:
+            pass
+
+    for name in ("train", "dev"):
+        write_corpus(tmp_path / "speech", ["ab", "ba"], name=name)
+    (tmp_path / "lexicon").mkdir()
+    (tmp_path / "lexicon" / "cmudict.dict").write_text("ab AE1 B\nba B AA1\n")
+    monkeypatch.setattr(train, "Trainer", Listener)
+    monkeypatch.setattr(data, "SYNTHETIC", tmp_path / "made" / "train.jsonl")
+    command = ["train", "--shared", str(tmp_path), "--work", str(tmp_path / "work"), "--cache", str(tmp_path / "cache")]
+    monkeypatch.setattr("sys.argv", [*command, "--synthetic"])
+    with pytest.raises(StreamasrError, match=r"no synthetic speech there; run recipes\.mini\.synthetic first"):
+        train.main()
+    write_corpus(tmp_path / "made", ["cab", "ba"])
+    train.main()
+    assert [u.text for u in seen["corpus"].train] == ["ab", "ba", "cab", "ba"]
+    assert "cab" in seen["corpus"].lexicon
+    monkeypatch.setattr("sys.argv", command)
+    train.main()
+    assert [u.text for u in seen["corpus"].train] == ["ab", "ba"]
 
 
 def alone(checkpoint: Path) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from streamasr.bundle import Source
 from streamasr.decoding.g2p import G2p
+from streamasr.errors import ManifestError
 from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import BUNDLED
 from streamasr.training.lexicon import PHONES, read_lexicon
@@ -43,8 +44,10 @@ def g2p_file() -> Path:
 
 
 def synthetic() -> list[Utterance]:
-    """Speech that nobody said; none, where it has not been made."""
-    return read_manifest(SYNTHETIC, LETTERS) if SYNTHETIC.exists() else []
+    """Speech that nobody said. ManifestError: it has not been made."""
+    if not SYNTHETIC.exists():
+        raise ManifestError(f"{SYNTHETIC}: no synthetic speech there; run recipes.mini.synthetic first")
+    return read_manifest(SYNTHETIC, LETTERS)
 
 
 def corpus(shared: Path, cache: Path, also: Sequence[Utterance] = ()) -> Corpus:

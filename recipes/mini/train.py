@@ -8,10 +8,11 @@ The bundled model's later sittings: --init BUNDLE --config recipes/mini/second.t
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from export.restore import restore
-from recipes.mini.data import HEADS, corpus
+from recipes.mini.data import HEADS, corpus, synthetic
 from recipes.program import run
 from streamasr.bundle import read_bundle
 from streamasr.training.config import TrainConfig
@@ -27,13 +28,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder for checkpoints and the log")
     parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
     parser.add_argument("--init", type=Path, metavar="BUNDLE", help="a new run begins with this model's weights")
+    parser.add_argument("--synthetic", action="store_true", help="learn from the speech of recipes.mini.synthetic, too")
     parser.add_argument("--teacher", type=Path, metavar="BUNDLE", help="a model to learn from (`teaching` in --config)")
     arguments = parser.parse_args()
     start_processes()
     arguments.work.mkdir(parents=True, exist_ok=True)
     config = TrainConfig.read(arguments.config)
     start, teacher = (restore(read_bundle(path)) if path else None for path in (arguments.init, arguments.teacher))
-    Trainer(config, HEADS, corpus(arguments.shared, arguments.cache), arguments.work, start, teacher).run()
+    also = synthetic() if arguments.synthetic else []
+    data = corpus(arguments.shared, arguments.cache, also)
+    Trainer(config, HEADS, replace(data, train=[*data.train, *also]), arguments.work, start, teacher).run()
 
 
 if __name__ == "__main__":
