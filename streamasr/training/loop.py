@@ -63,7 +63,6 @@ class Trainer:
         self.folder = folder
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
-        torch.set_flush_denormal(True)  # decayed states would slow the arithmetic down
         torch.manual_seed(config.seed)
         self.cache = AudioCache([u.audio for u in corpus.train], corpus.cache)
         self.noise, self.rooms = (AudioCache(paths, corpus.cache) for paths in (corpus.noise, corpus.rooms))
@@ -88,6 +87,13 @@ class Trainer:
 
     def run(self) -> None:
         """Train to the end of the last epoch, or of the last hour."""
+        torch.set_flush_denormal(True)  # decayed states would slow the arithmetic down
+        try:
+            self._run()
+        finally:
+            torch.set_flush_denormal(False)  # whoever goes on in this process counts as IEEE does
+
+    def _run(self) -> None:
         last_save = time.monotonic()
         if self.rank == 0 and self._progress(0.0) >= 1.0:
             print(f"{self.folder}: trained to its end; more epochs, or a new folder, would go on")
