@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -18,23 +17,13 @@ from streamasr.training.config import TrainConfig
 from streamasr.training.data import AudioCache, BatchConfig, BatchDataset
 from streamasr.training.loop import Corpus, Lexicon
 from streamasr.training.objective import Objective
-from streamasr.training.optimiser import descend, learning_rate, make_optimisers
+from streamasr.training.optimiser import descend, flushed_denormals, learning_rate, make_optimisers
 from streamasr.words import open_words
 
 AS_RECORDED = AugmentConfig(
     speed=0.0, gain_db=(0.0, 0.0), noise_probability=0.0, edge_s=0.0, frequency_masks=0, time_masks=0
 )
 ONE_BY_ONE = BatchConfig(glue_probability=0.0, noise_only=0.0)
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """Decayed states would slow the arithmetic down; others of this process may count on the smallest numbers."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 @flushed_denormals()

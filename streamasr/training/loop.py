@@ -26,7 +26,7 @@ from streamasr.training.config import TrainConfig
 from streamasr.training.curve import plot_curve
 from streamasr.training.data import RATE, AudioCache, Batch, BatchDataset, encode_text
 from streamasr.training.objective import Objective
-from streamasr.training.optimiser import descend, learning_rate, make_optimisers
+from streamasr.training.optimiser import descend, flushed_denormals, learning_rate, make_optimisers
 
 Lexicon = dict[str, list[list[str]]]
 
@@ -85,15 +85,9 @@ class Trainer:
         if self.world > 1:
             self.parallel = nn.parallel.DistributedDataParallel(self.objective, find_unused_parameters=False)
 
+    @flushed_denormals()
     def run(self) -> None:
         """Train to the end of the last epoch, or of the last hour."""
-        torch.set_flush_denormal(True)  # decayed states would slow the arithmetic down
-        try:
-            self._run()
-        finally:
-            torch.set_flush_denormal(False)  # whoever goes on in this process counts as IEEE does
-
-    def _run(self) -> None:
         last_save = time.monotonic()
         if self.rank == 0 and self._progress(0.0) >= 1.0:
             print(f"{self.folder}: trained to its end; more epochs, or a new folder, would go on")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,16 @@ from torch import Tensor, nn
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training.config import OptimiserConfig, TrainConfig
 from streamasr.training.muon import Muon
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Decayed states would slow the arithmetic down; others of this process may count on the smallest numbers."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def make_optimisers(model: AcousticModel, config: OptimiserConfig) -> list[torch.optim.Optimizer]:
