@@ -9,8 +9,10 @@ from pathlib import Path
 from streamasr.errors import StreamasrError
 
 
-def speak(text: str, voice: str, wav: Path) -> None:
-    """Write the text, spoken; the same flite gives the same bytes again."""
+def speak(text: str, voice: str, wav: Path, slowness: float = 1.0) -> None:
+    """Write the text, spoken, its sounds `slowness` times as long; the same flite gives the same bytes again."""
     if not shutil.which("flite"):
         raise StreamasrError("the program flite is not there; install it with: apt-get install flite")
-    subprocess.run(["flite", "-voice", voice, "-t", text, "-o", str(wav)], check=True)
+    subprocess.run(
+        ["flite", "-voice", voice, "--setf", f"duration_stretch={slowness:g}", "-t", text, "-o", str(wav)], check=True
+    )

@@ -1,35 +1,68 @@
 """Speech that nobody said, for training to hear other words: python -m recipes.mini.synthetic [--hours 1]
 
-Debian's flite reads transcripts of ../shared/text, in which nothing of dev and test is, in its four voices of 16 kHz.
+Debian's flite reads transcripts of ../shared/text, in which nothing of dev and test is, in its four voices of 16 kHz,
+each as throats of many lengths would sound. Of the transcripts it takes those with words that training seldom hears.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 from tqdm import tqdm
 
 from recipes.flite import speak
 from recipes.lm.text import CORPORA, read_lines
-from recipes.mini.data import SYNTHETIC
+from recipes.mini.data import LETTERS, SYNTHETIC
 from recipes.program import run
+from streamasr.manifest import read_manifest
+from streamasr.training.lexicon import read_lexicon
 
+RATE = 16000
 VOICES = ("awb", "kal16", "rms", "slt")
 SHORTEST, LONGEST = 20, 200  # letters
+SELDOM = 3  # a word heard less often is wanted
+WANTED = 6  # one in so many words is, at least
+THROAT = (0.87, 1.15)  # frequencies times this
+SLOWNESS = (0.85, 1.25)  # lengths of sounds times this
 
 
 def sentences(shared: Path) -> Iterator[str]:
-    """The transcripts in an order of their own."""
+    """Transcripts in an order of their own, all in CMUdict (flite says its words as that does), with words wanted."""
     lines = [line.strip() for line in read_lines(shared / "text" / CORPORA[0][1])]
+    heard = Counter(word for u in read_manifest(shared / "speech" / "train.jsonl", LETTERS) for word in u.text.split())
+    lexicon = read_lexicon(shared / "lexicon" / "cmudict.dict")
     for i in np.random.default_rng(0).permutation(len(lines)):
-        if SHORTEST <= len(lines[i]) <= LONGEST:
+        words = lines[i].split()
+        if not (SHORTEST <= len(lines[i]) <= LONGEST and all(word in lexicon for word in words)):
+            continue
+        if WANTED * sum(heard[word] < SELDOM for word in words) >= len(words):
+            heard.update(words)
             yield lines[i]
+
+
+def say(number: int, text: str, folder: Path, scratch: Path) -> dict[str, str | float]:
+    """Write utterance number `number` to the folder; returns its line of the manifest."""
+    rng = np.random.default_rng((0, number))
+    voice, wav, flac = VOICES[number % len(VOICES)], scratch / f"{number}.wav", f"{number:05}.flac"
+    throat, slowness = rng.uniform(*THROAT), rng.uniform(*SLOWNESS)
+    speak(text, voice, wav, slowness * throat)
+    audio, rate = soundfile.read(wav, dtype="float32")
+    wav.unlink()
+    audio = soxr.resample(audio, rate * throat, RATE)
+    soundfile.write(folder / flac, np.clip(audio, -1.0, 1.0), RATE)
+    seconds = round(len(audio) / RATE, 3)
+    return {"audio": flac, "text": text, "speaker": voice, "source": "flite", "seconds": seconds}
 
 
 def main() -> None:
@@ -39,17 +72,19 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = SYNTHETIC.parent
     folder.mkdir(parents=True, exist_ok=True)
-    lines, seconds = [], 0.0
-    with tempfile.TemporaryDirectory() as scratch, tqdm(total=round(arguments.hours * 3600.0), unit=" s") as bar:
-        for number, text in enumerate(sentences(arguments.shared)):
-            if seconds >= arguments.hours * 3600.0:
+    texts, lines, seconds, cores = enumerate(sentences(arguments.shared)), [], 0.0, os.cpu_count() or 1
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        tqdm(total=round(arguments.hours * 3600.0), unit=" s") as bar,
+        ThreadPoolExecutor(cores) as pool,
+    ):
+        while seconds < arguments.hours * 3600.0:
+            some = list(itertools.islice(texts, 8 * cores))
+            if not some:
                 break
-            voice, wav, flac = VOICES[number % len(VOICES)], Path(scratch) / "said.wav", f"{number:05}.flac"
-            speak(text, voice, wav)
-            audio, rate = soundfile.read(wav, dtype="int16")
-            soundfile.write(folder / flac, audio, rate)
-            own = round(len(audio) / rate, 3)
-            lines.append({"audio": flac, "text": text, "speaker": voice, "source": "flite", "seconds": own})
+            said = list(pool.map(lambda pair: say(*pair, folder, Path(scratch)), some))
+            lines += said
+            own = sum(float(line["seconds"]) for line in said)
             seconds += own
             bar.update(round(own))
     SYNTHETIC.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -36,6 +36,7 @@ class TrainConfig:
     truncate_s: float = 0.0  # back-propagation stops after this much audio; 0: the whole utterance
     consistency: float = 0.0  # weight of CR-CTC, which hears every item twice; 0.2 is usual
     teaching: float = 0.0  # weight of a teacher's opinion, where there is one; the texts count 1
+    risk: dict[str, float] = field(default_factory=dict)  # weight of a head's expected errors per target token
     intermediate: float = 0.0  # weight of what the heads make of the middle layer; 0.3 is usual
     checkpoint_minutes: float = 5.0
     kept_checkpoints: int = 5
@@ -73,7 +74,7 @@ class TrainConfig:
 
     def make_model(self, heads: dict[str, list[str]]) -> AcousticModel:
         """The network, untrained. heads: as in ModelConfig. ManifestError: the configuration asks for none there is."""
-        if not self.head_weights or (unknown := self.head_weights.keys() - heads.keys()):
+        if not self.head_weights or (unknown := (self.head_weights.keys() | self.risk.keys()) - heads.keys()):
             asked = ", ".join(sorted(unknown)) if self.head_weights else "none"
             raise ManifestError(f"head_weights: got {asked}, expected some of {', '.join(heads)}")
         try:

@@ -10,6 +10,7 @@ from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.training import augment
 from streamasr.training.config import TrainConfig
 from streamasr.training.data import RATE, Batch
+from streamasr.training.risk import expected_errors
 from streamasr.training.teacher import Teacher
 
 
@@ -39,7 +40,8 @@ class Objective(nn.Module):
         """Weighted sum of each head's CTC loss (Graves et al. 2006) per target token.
 
         With `consistency`, every item is heard twice, disguised, masked and dropped out differently, and the difference
-        between the two opinions is part of the loss (CR-CTC, Yao et al. 2025); with `teaching`, the difference from
+        between the two opinions is part of the loss (CR-CTC, Yao et al. 2025); with `risk`, the errors of what a greedy
+        decoder would read in a head; with `teaching`, the difference from
         what a teacher makes of the same audio, nothing masked (Hinton et al. 2015).
         """
         model, consistency, teaching = self.model, self.config.consistency, self.config.teaching
@@ -66,6 +68,8 @@ class Objective(nn.Module):
             known = [target for target in targets if target is not None]
             own = outputs[head][rows]
             loss = loss + weight * self._ctc(own, frames[rows], known)
+            if known and (risk := self.config.risk.get(head)):
+                loss = loss + risk * expected_errors(own, frames[rows], known, rng) / _tokens(known)
             if self.config.intermediate:
                 loss = loss + weight * self.config.intermediate * self._ctc(early[head][rows], frames[rows], known)
             if consistency:
