@@ -9,10 +9,9 @@ from pathlib import Path
 from streamasr.errors import StreamasrError
 
 
-def speak(text: str, voice: str, wav: Path, slowness: float = 1.0) -> None:
+def speak(text: str, voice: str, wav: Path, slowness: float | None = None) -> None:
     """Write the text, spoken, its sounds `slowness` times as long; the same flite gives the same bytes again."""
     if not shutil.which("flite"):
         raise StreamasrError("the program flite is not there; install it with: apt-get install flite")
-    subprocess.run(
-        ["flite", "-voice", voice, "--setf", f"duration_stretch={slowness:g}", "-t", text, "-o", str(wav)], check=True
-    )
+    stretched = [] if slowness is None else ["--setf", f"duration_stretch={slowness:g}"]
+    subprocess.run(["flite", "-voice", voice, *stretched, "-t", text, "-o", str(wav)], check=True)

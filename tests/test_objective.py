@@ -7,6 +7,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import tiny_model
 
@@ -20,6 +21,7 @@ from streamasr.training.augment import AugmentConfig, disguise  # noqa: E402
 from streamasr.training.config import TrainConfig  # noqa: E402
 from streamasr.training.data import Batch  # noqa: E402
 from streamasr.training.loop import Objective  # noqa: E402
+from streamasr.training.risk import errors_in_time, expected_errors  # noqa: E402
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -173,3 +175,55 @@ def test_the_window_is_whole_frames() -> None:
     assert objective(tiny_model(lookahead=[], both=1, block_ms=320, ahead_ms=40), truncate_s=0.5).window == 64
     with pytest.raises(ManifestError, match="truncate_s: layers that read a whole utterance backwards"):
         objective(tiny_model(both=1), truncate_s=0.5)
+
+
+def test_errors_are_found_where_they_happen() -> None:
+    path = np.array([0, 1, 1, 0, 1, 0, 0, 2, 0, 3])  # says 1 1 2 3
+    at = errors_in_time(path, np.array([1, 2, 3]))
+    assert at.nonzero()[0].tolist() in ([1], [4])
+    assert at.sum() == 1.0
+    at = errors_in_time(path, np.array([1, 1, 4, 3]))  # another one
+    assert at.nonzero()[0].tolist() == [7]
+    at = errors_in_time(path, np.array([1, 1, 5, 2, 3]))  # one that is missing, somewhere between two
+    assert at.nonzero()[0].tolist() == [4, 5, 6, 7]
+    assert at.sum() == pytest.approx(1.0)
+    assert errors_in_time(np.zeros(4, int), np.array([1, 2])).tolist() == [0.5] * 4
+    assert errors_in_time(path, np.zeros(0, int)).sum() == 4.0
+    assert not errors_in_time(np.zeros(0, int), np.array([1])).size
+
+
+def test_expected_errors_count_what_a_certain_path_gets_wrong_and_fall_by_descent() -> None:
+    rng = torch.Generator().manual_seed(0)
+    target, frames = torch.tensor([3, 1, 2]), torch.tensor([12])
+    path = torch.tensor([0, 3, 0, 1, 1, 0, 0, 0, 4, 0, 0, 0, 5, 5])  # 4 in place of 2; the frames after 12 do not count
+    certain = 50.0 * torch.nn.functional.one_hot(path, 6)[None].float()
+    assert float(expected_errors(certain.log_softmax(2), frames, [target], rng)) == 1.0
+    logits = 0.1 * certain
+    logits[0, 8, 2] = 4.6  # it may be 2 after all
+    logits.requires_grad_()
+    descent = torch.optim.SGD([logits], 0.2)
+    first = float(expected_errors(logits.detach().log_softmax(2), frames, [target], rng))
+    for _ in range(300):
+        descent.zero_grad()
+        expected_errors(logits.log_softmax(2), frames, [target], rng).backward()
+        descent.step()
+    assert logits[0, :12].argmax(1).tolist() == [0, 3, 0, 1, 1, 0, 0, 0, 2, 0, 0, 0]
+    assert float(expected_errors(logits.detach().log_softmax(2), frames, [target], rng)) < 0.3 < 0.5 < first
+    assert torch.equal(logits[0, 12:], 0.1 * certain[0, 12:])
+
+
+def test_risk_is_added_for_the_head_that_is_named() -> None:
+    batch = Batch(0.1 * torch.randn(1, 20_000), torch.tensor([20_000]), {"letters": [torch.arange(1, 5)]})
+    model = tiny_model()
+    with torch.no_grad():
+        head = model.body.stages["heads"].linear["letters"]
+        head.weight.zero_()
+        head.bias.copy_(50.0 * (torch.arange(len(head.bias)) == 0))  # the blank, always: every letter is missing
+
+    def loss(**changes: Any) -> float:
+        made = objective(model, head_weights={"letters": 1.0}, **changes)
+        return float(made(batch, torch.Generator().manual_seed(0)).detach())
+
+    assert loss(risk={"letters": 0.5}) - loss() == pytest.approx(0.5 * 4 / 20, rel=1e-3)  # 20: see _tokens
+    with pytest.raises(ManifestError, match="head_weights and risk: got phones, words"):
+        TrainConfig(risk={"words": 1.0}).make_model({"letters": ["<blank>", "a"]})

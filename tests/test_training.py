@@ -62,8 +62,8 @@ def test_a_bad_key_of_a_configuration_is_named(toml: str, complaint: str, tmp_pa
     [
         ({"model": {"cell": "lsmt"}}, "model: unknown cell 'lsmt'"),
         ({"model": {"join": [1]}}, "model: join has 1 entries, lookahead 4"),
-        ({"head_weights": {"letter": 1.0}}, "head_weights: got letter, expected some of letters, phones"),
-        ({"head_weights": {}}, "head_weights: got none"),
+        ({"head_weights": {"letter": 1.0}}, "head_weights and risk: got letter, expected some of letters, phones"),
+        ({"head_weights": {}}, "head_weights and risk: got none"),
     ],
 )
 def test_a_network_that_cannot_be_is_said_in_one_line(values: dict[str, Any], complaint: str) -> None:
@@ -71,7 +71,9 @@ def test_a_network_that_cannot_be_is_said_in_one_line(values: dict[str, Any], co
         TrainConfig.from_dict(values, "c.toml").make_model(HEADS)
 
 
-SITTINGS = [f"mini/{number}" for number in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")]
+SITTINGS = [
+    f"mini/{number}" for number in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+]
 
 
 @pytest.mark.parametrize("file", [*SITTINGS, "tiny/config", "finetune/config"])

@@ -78,15 +78,14 @@ def main() -> None:
         tqdm(total=round(arguments.hours * 3600.0), unit=" s") as bar,
         ThreadPoolExecutor(cores) as pool,
     ):
-        while seconds < arguments.hours * 3600.0:
-            some = list(itertools.islice(texts, 8 * cores))
-            if not some:
+        while some := list(itertools.islice(texts, 2 * cores)):
+            for line in pool.map(lambda pair: say(*pair, folder, Path(scratch)), some):
+                if seconds < arguments.hours * 3600.0:
+                    lines.append(line)
+                    seconds += float(line["seconds"])
+                    bar.update(round(float(line["seconds"])))
+            if seconds >= arguments.hours * 3600.0:
                 break
-            said = list(pool.map(lambda pair: say(*pair, folder, Path(scratch)), some))
-            lines += said
-            own = sum(float(line["seconds"]) for line in said)
-            seconds += own
-            bar.update(round(own))
     SYNTHETIC.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 

@@ -76,7 +76,7 @@ class TrainConfig:
         """The network, untrained. heads: as in ModelConfig. ManifestError: the configuration asks for none there is."""
         if not self.head_weights or (unknown := (self.head_weights.keys() | self.risk.keys()) - heads.keys()):
             asked = ", ".join(sorted(unknown)) if self.head_weights else "none"
-            raise ManifestError(f"head_weights: got {asked}, expected some of {', '.join(heads)}")
+            raise ManifestError(f"head_weights and risk: got {asked}, expected some of {', '.join(heads)}")
         try:
             return AcousticModel(ModelConfig.from_dict({**self.model, "heads": heads}))
         except ValueError as error:
