@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from streamasr.errors import BundleError
 from streamasr.strict import StrictError, parse
@@ -82,8 +82,7 @@ class Timing:
     end: int = 0
 
 
-@dataclass(frozen=True)
-class Evidence:
+class Evidence(NamedTuple):
     """What speaks for a word: log-probabilities of its tokens and of silence, its probability as language."""
 
     mean_log_prob: float
@@ -158,6 +157,7 @@ class Rescoring:
     lm_weight: float = 1.3  # of the mixture, and the bonus of a word, where they take the beam's place
     word_bonus: float = 1.0
     decide: int = 0  # every so many frames words that ended as long ago become certain; 0: at the end alone
+    margin: float = 6.0  # then, texts that are so many nats less likely by the n-gram model have no chance
 
 
 @dataclass(frozen=True)
@@ -298,8 +298,10 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in search.files)
         conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
         if rescoring := search.rescoring:
-            conditions["search.rescoring: 0 < share < 1, hypotheses > 0, decide >= 0"] = (
-                0.0 < rescoring.share < 1.0 and rescoring.hypotheses > 0 and rescoring.decide >= 0
+            conditions["search.rescoring: 0 < share < 1, hypotheses > 0, decide >= 0, margin >= 0"] = (
+                0.0 < rescoring.share < 1.0
+                and rescoring.hypotheses > 0
+                and min(rescoring.decide, rescoring.margin) >= 0
             )
     conditions["default among the graphs"] = bundle.default in bundle.graphs
     conditions["tuning of the decoder 'greedy'"] = "greedy" in bundle.tuning

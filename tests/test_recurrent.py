@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ import pytest
 import streamasr
 from streamasr.bundle import BeamConfig, Rescoring, read_bundle, write_bundle
 from streamasr.decoding.beam import BeamSearch
+from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.ngram import Ngram
 from streamasr.decoding.recurrent import Recurrent, read_states
-from streamasr.decoding.rescore import Rescorer, mixture
+from streamasr.decoding.rescore import Ending, Rescorer, mixture
+from streamasr.decoding.vocabulary import LanguageModel
 from streamasr.errors import BundleError, StreamasrError
 from streamasr.events import Final
 from streamasr.words import open_rescorer, open_words
@@ -189,6 +192,22 @@ def test_words_become_certain_while_somebody_speaks(made_up: Recurrent) -> None:
     assert 5 * waited[5] < waited[0], "a word that another text lacks may still wait for the next decision"
 
 
+def test_texts_far_behind_are_not_asked_about(made_up: Recurrent) -> None:
+    behind: list[float] = []
+
+    class Asked(Rescorer):
+        def order(self, endings: Sequence[Ending], lm: LanguageModel, beam: BeamConfig) -> list[tuple[int, float]]:
+            behind.extend(endings[0].log_prob - ending.log_prob for ending in endings)
+            return super().order(endings, lm, beam)
+
+    plain = search(memory=1, config=BeamConfig(hypotheses=100, width=30.0, histories=10))
+    for margin, least in ((0.0, 0.0), (2.0, 1.0), (1e9, 3.0)):
+        behind.clear()
+        settings = Rescoring("", (), share=0.9, decide=5, margin=margin)
+        decoded(BeamSearch(plain.vocabulary, Asked(made_up, settings)), emissions(1, 40))
+        assert least <= max(behind) <= margin
+
+
 def test_it_has_the_last_word_and_streams_keep_the_law(toy_folder: Path) -> None:
     plain, again = streamasr.load(TOY), streamasr.load(toy_folder)
     audio = noise(0, 20.0)
@@ -249,7 +268,9 @@ def test_a_wrong_file_is_refused_in_one_line(toy_folder: Path, tmp_path: Path) -
         streamasr.load(tmp_path / "damaged")
 
 
-@pytest.mark.parametrize(("key", "value"), [("share", 1.0), ("share", 0.0), ("hypotheses", 0), ("decide", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("share", 1.0), ("share", 0.0), ("hypotheses", 0), ("decide", -1), ("margin", -1.0)]
+)
 def test_weights_that_cannot_be_are_refused(toy_folder: Path, tmp_path: Path, key: str, value: float) -> None:
     shutil.copytree(toy_folder, tmp_path / "toy")
     path = tmp_path / "toy" / "bundle.json"

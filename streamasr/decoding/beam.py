@@ -161,15 +161,19 @@ class BeamSearch:
         To the n-gram model their futures are the same, so nothing else would ever decide between them.
         """
         every = self.rescorer.config.decide if self.rescorer else 0
-        if not every or state.frame % every:
+        if self.rescorer is None or not every or state.frame % every:
             return state
-        ended = [links.until(link, state.frame - every) for link in state.links]
-        if len({link and link.name for link in ended}) == 1:
+        own = {id(link): link for link in state.links}  # many hypotheses share theirs
+        ended = {key: links.until(link, state.frame - every) for key, link in own.items()}
+        if len({link and link.name for link in ended.values()}) == 1:
             return state
-        said = ended[self._ended(state)[0][0]]
+        likely = self.endings(state, self.rescorer.config.hypotheses, self.rescorer.config.margin)
+        best, _ = self.rescorer.order(likely, self.vocabulary.lm, self.config)[0]
+        said = ended[id(state.links[best])]
         if said is None:
             return state
-        return state.chosen(np.flatnonzero([links.begins(link, said) for link in state.links]))
+        going = {key for key, link in own.items() if links.begins(link, said)}
+        return state.chosen(np.flatnonzero([id(link) in going for link in state.links]))
 
     def _without_pauses(self, state: BeamState) -> BeamState:
         """Nobody pauses for long within a word: then it was none, and the next one may begin."""
@@ -199,13 +203,14 @@ class BeamSearch:
         word_end = np.where(grew, state.frame, state.word_end[source])
         words = state.links[source]
         said = np.flatnonzero(chosen.word >= 0)
+        texts = self.vocabulary.texts
         columns = (chosen.word, word_start, word_end, chosen.lm_score, chosen.history, *evidence)
         rows = zip(said.tolist(), *(column[said].tolist() for column in columns), strict=True)
         for i, word, first, end, score, history, total, low, tokens, blank in rows:
             before = words[i]
             words[i] = Link(
                 before,
-                self.vocabulary.text(word),
+                texts[word],
                 first,
                 end,
                 Evidence(total / tokens, low, int(tokens), blank / (end - first + 1), score),
@@ -278,11 +283,15 @@ class BeamSearch:
             state.__dict__["ended"] = asked
         return list(asked[1])
 
-    def endings(self, state: BeamState, texts: int) -> list[Ending]:
-        """Up to so many different texts, as sentences that end here, the best first by the n-gram model alone."""
+    def endings(self, state: BeamState, texts: int, margin: float = np.inf) -> list[Ending]:
+        """Up to so many different texts, as sentences that end here, the best first by the n-gram model alone.
+
+        margin: none that is so many nats less likely than the best.
+        """
         whole, score, ends = self._whole(state)
         _, first = np.unique(state.history[whole], return_index=True)
         chosen = np.sort(first)[:texts]
+        chosen = chosen[score[chosen] >= score[0] - margin]
         return [
             Ending(int(whole[i]), links.words_of(state.links[whole[i]]), float(score[i]), float(ends[i]))
             for i in chosen

@@ -60,7 +60,7 @@ class BeamState:
 
     def chosen(self, kept: Ints) -> BeamState:
         """Some of the hypotheses, by their places."""
-        arrays = {f.name: getattr(self, f.name)[..., kept] for f in fields(self) if f.name not in SCALARS}
+        arrays = {f.name: getattr(self, f.name).take(kept, axis=-1) for f in fields(self) if f.name not in SCALARS}
         return replace(self, **arrays)
 
     def pack(self) -> Any:

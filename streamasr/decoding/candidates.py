@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,11 @@ class Candidates:
     prior: Floats
     rank: Floats  # what it is chosen by
 
-    def take(self, places: Ints) -> Candidates:
-        """Some of them."""
-        return Candidates(**{f.name: getattr(self, f.name)[..., places] for f in fields(self)})
+    def take(self, places: Ints, **others: Any) -> Candidates:
+        """Some of them. others: fields that become what is given here."""
+        return Candidates(
+            **others, **{name: getattr(self, name).take(places, axis=-1) for name in NAMES - others.keys()}
+        )
 
     def survivors(self, histories: int, count: int) -> Candidates:
         """At most `count`, those of the highest rank: one of each history and future, with all its alignments.
@@ -56,16 +59,18 @@ class Candidates:
         kept = order[nth < histories]
         if len(kept) > count:
             kept = kept[np.argpartition(-rank[kept], count)[:count]]
-        return replace(self.take(leader[kept]), blank=blank[kept], label=label[kept], rank=rank[kept])
+        return self.take(leader[kept], blank=blank[kept], label=label[kept], rank=rank[kept])
 
     def _summed(self, key: Names) -> tuple[Ints, Floats, Floats, Floats]:
         """Of each key: the place of the best, and blank, label and rank with the alignments of all."""
         order = np.argsort(key, kind="stable")
         key, rank = key[order], self.rank[order]
-        starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]]))
+        begins = np.ones(len(key), dtype=bool)
+        begins[1:] = key[1:] != key[:-1]
+        starts = np.flatnonzero(begins)
         if len(starts) == len(key):
             return np.arange(len(key)), self.blank, self.label, self.rank
-        group = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(key))))
+        group = np.cumsum(begins) - 1
         best = np.maximum.reduceat(rank, starts)
         at_best = np.flatnonzero(rank == best[group])
         first = np.empty(len(starts), dtype=np.int64)
@@ -75,6 +80,9 @@ class Candidates:
         leader = order[first]
         gained = np.logaddexp(blank, label) - np.logaddexp(self.blank[leader], self.label[leader])
         return leader, blank, label, best + gained
+
+
+NAMES = {field.name for field in fields(Candidates)}
 
 
 def of_phones(spelled: Names) -> Names:

@@ -101,10 +101,10 @@ class Vocabulary:
         phrases = PrefixTree(self.phrase_spellings, np.array(worth, dtype=np.float32))
         return self.plain_tree.joined(phrases, len(self.lm.words))
 
-    def text(self, word: int) -> str:
-        """How a word or phrase is written."""
-        known = len(self.lm.words)
-        return self.lm.words[word] if word < known else self.phrases[word - known].text
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """How each word or phrase is written."""
+        return (*self.lm.words, *(phrase.text for phrase in self.phrases))
 
     def score(self, states: Ints, words: NDArray[np.int32]) -> tuple[NDArray[np.float32], NDArray[np.float64], Ints]:
         """(Q,) states, (Q,) words or phrases -> log-probability, what it is worth to the search, next state."""
