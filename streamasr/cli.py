@@ -199,7 +199,3 @@ def _bench(options: argparse.Namespace) -> int:
     from streamasr.bench import run
 
     return run(options.model, options.manifest, options.utterances, options.streams)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

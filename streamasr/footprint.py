@@ -46,7 +46,7 @@ def cold_start_s(model: Path, audio: NDArray[np.float32], rate: int, *options: s
         times = []
         for _ in range(COLD_STARTS):
             begin = time.perf_counter()
-            _child(["-m", "streamasr.cli", "transcribe", "--model", str(model), *options, str(wav)])
+            _child(["-m", "streamasr", "transcribe", "--model", str(model), *options, str(wav)])
             times.append(time.perf_counter() - begin)
     return float(np.median(times))
 

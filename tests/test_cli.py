@@ -27,7 +27,7 @@ RATE = 16000
 
 def call(*arguments: object, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "streamasr.cli", *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd
+        [sys.executable, "-m", "streamasr", *map(str, arguments)], input=stdin, capture_output=True, cwd=cwd
     )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -107,7 +107,7 @@ def test_standard_input_wav_and_raw(wav, expected):
 
 def test_text_arrives_before_the_end_of_a_pipe():
     process = subprocess.Popen(
-        [sys.executable, "-m", "streamasr.cli", "transcribe", "--model", str(TOY), "-", "--rate", str(RATE)],
+        [sys.executable, "-m", "streamasr", "transcribe", "--model", str(TOY), "-", "--rate", str(RATE)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -127,7 +127,7 @@ def test_text_arrives_before_the_end_of_a_pipe():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_was_said_before_an_interrupt_of_a_pipe_is_not_lost(number):
     samples = (noise(0, 30.0) * 32767).astype(np.int16).tobytes()
-    command = [sys.executable, "-m", "streamasr.cli", "transcribe", "--model", str(TOY), "-", "--rate", str(RATE)]
+    command = [sys.executable, "-m", "streamasr", "transcribe", "--model", str(TOY), "-", "--rate", str(RATE)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background
     with subprocess.Popen([*command, "--format", "json"], bufsize=0, preexec_fn=heeded, **pipes) as process:
@@ -212,7 +212,7 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", noise(0, 60.0), RATE)
     files = [str(tmp_path / f"{name}.wav") for name in "abc"]
     options = ["--model", str(TOY), "--jobs", "2", "--output-dir", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "streamasr.cli", "transcribe", *options, *files]
+    command = [sys.executable, "-m", "streamasr", "transcribe", *options, *files]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 30.0
         while not list(tmp_path.glob("out/.streamasr-*")) and time.monotonic() < deadline:
@@ -239,7 +239,7 @@ def test_names_that_mislead_or_cannot_be_shown(wav, expected, tmp_path):
     Path(os.fsdecode(strange)).write_bytes(wav.read_bytes())
     options = ["--model", str(TOY), "--format", "json", "--output-dir", str(tmp_path / "out")]
     done = subprocess.run(
-        [sys.executable, "-m", "streamasr.cli", "transcribe", *options, str(raw), str(long), strange],
+        [sys.executable, "-m", "streamasr", "transcribe", *options, str(raw), str(long), strange],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
@@ -290,11 +290,26 @@ def test_a_missing_or_broken_model_is_one_line(wav, tmp_path):
         assert str(path) in done.stderr
 
 
+def test_an_interrupt_while_the_program_is_imported_is_quiet() -> None:
+    interrupted = """
+import sys
+class Interrupt:
+    def find_spec(self, name, *others):
+        if name == "onnxruntime":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+from streamasr.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_is_one_line(wav):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "streamasr.cli", "transcribe", "--model", str(TOY), str(wav)],
+            [sys.executable, "-m", "streamasr", "transcribe", "--model", str(TOY), str(wav)],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -318,7 +333,7 @@ def test_an_output_dir_that_is_a_file_is_one_line(wav):
 
 
 def test_a_reader_that_leaves_is_no_error_message(wav):
-    command = f"'{sys.executable}' -m streamasr.cli transcribe --model '{TOY}' '{wav}' '{wav}' '{wav}' | head -1"
+    command = f"'{sys.executable}' -m streamasr transcribe --model '{TOY}' '{wav}' '{wav}' '{wav}' | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.stderr == ""
 
@@ -334,7 +349,7 @@ def test_an_interrupt_leaves_no_half_written_file(tmp_path, jobs, number, kill, 
         [
             sys.executable,
             "-m",
-            "streamasr.cli",
+            "streamasr",
             "transcribe",
             *options,
             str(tmp_path / "a.wav"),
@@ -359,7 +374,7 @@ def test_workers_do_not_outlive_a_parent_that_was_killed(tmp_path):
     psutil = pytest.importorskip("psutil")
     soundfile.write(tmp_path / "a.wav", noise(0, 600.0), RATE)
     options = ["--model", str(TOY), "--jobs", "2", "--output-dir", str(tmp_path / "out"), str(tmp_path / "a.wav")]
-    process = psutil.Popen([sys.executable, "-m", "streamasr.cli", "transcribe", *options])
+    process = psutil.Popen([sys.executable, "-m", "streamasr", "transcribe", *options])
     deadline = time.monotonic() + 30.0
     while not list(tmp_path.glob("out/.streamasr-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -380,7 +395,7 @@ def test_an_error_of_the_system_is_the_file_s_own(wav):
 def test_a_progress_bar_on_a_terminal_only(wav, tmp_path):
     long = tmp_path / "long.wav"
     soundfile.write(long, noise(0, 70.0), RATE)
-    arguments = [sys.executable, "-m", "streamasr.cli", "transcribe", "--model", str(TOY), str(long)]
+    arguments = [sys.executable, "-m", "streamasr", "transcribe", "--model", str(TOY), str(long)]
     main, side = pty.openpty()
     termios.tcsetwinsize(side, (24, 80))
     subprocess.run(arguments, stdout=subprocess.DEVNULL, stderr=side, check=True)

@@ -173,7 +173,7 @@ def test_live_prints_what_is_said_and_ctrl_c_the_last_words(sound_server, tmp_pa
     sample = Path(__file__).parent / "data" / "sample.wav"
     main, side = pty.openpty()
     termios.tcsetwinsize(side, (24, 60))
-    command = [sys.executable, "-m", "streamasr.cli", "live"]
+    command = [sys.executable, "-m", "streamasr", "live"]
     with subprocess.Popen(command, env=sound_server, stdout=side, stderr=side) as process:
         os.close(side)
         shown = b""

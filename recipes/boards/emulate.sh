@@ -36,9 +36,9 @@ arm -c 'import platform; print("emulated:", platform.machine(), platform.python_
 status=0
 for options in "" "--greedy" "--graph fp32 --greedy"; do
     # shellcheck disable=SC2086
-    there=$(arm -m streamasr.cli transcribe tests/data/sample.wav --format ctm $options)
+    there=$(arm -m streamasr transcribe tests/data/sample.wav --format ctm $options)
     # shellcheck disable=SC2086
-    here=$($python -m streamasr.cli transcribe tests/data/sample.wav --format ctm $options)
+    here=$($python -m streamasr transcribe tests/data/sample.wav --format ctm $options)
     if [ "$(cut -d' ' -f1-5 <<<"$there")" = "$(cut -d' ' -f1-5 <<<"$here")" ]; then
         echo "transcribe $options: the same words and times as here"
     else
