@@ -250,10 +250,16 @@ class Trainer:
             self.batch = self.batch * saved["world"] // self.world
 
     def _begin_with(self, start: AcousticModel) -> None:
-        ours, theirs = ({**model.config.to_dict(), "dropout": None} for model in (self.model, start))
-        if different := [key for key in ours if ours[key] != theirs[key]]:
+        ours, theirs = (dict(model.config.to_dict(), dropout=None) for model in (self.model, start))
+        ahead = [config.pop("lookahead") for config in (ours, theirs)]
+        different = [key for key in ours if ours[key] != theirs[key]]
+        if len(ahead[0]) != len(ahead[1]) or any(our < their for our, their in zip(*ahead, strict=True)):
+            different.append("lookahead")
+        if different:
             raise StreamasrError(f"the model to start from has another {', '.join(different)} than the configuration")
-        self.model.load_state_dict(start.state_dict())
+        own = self.model.state_dict()
+        for name, value in start.state_dict().items():  # frames that are looked ahead further count nothing yet
+            (own[name][: len(value)] if value.dim() else own[name]).copy_(value)
 
     def _expect_the_same_place(self) -> None:
         """Processes on several machines must all have found the same last.pt, or none."""
