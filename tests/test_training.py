@@ -208,6 +208,22 @@ def test_a_run_is_not_continued_as_another_one(tmp_path: Path, capsys: pytest.Ca
     assert "trained to its end" in capsys.readouterr().out
 
 
+def test_a_run_begins_with_a_network_that_looks_less_far_ahead(tmp_path: Path) -> None:
+    """And says the same until it has learned better; one that looks farther, or with other layers, is refused."""
+    theirs = tiny_model(seed=2)
+    own = {key: value for key, value in theirs.config.to_dict().items() if key not in ("heads", "features")}
+    settings = {**RUN, "model": {**own, "lookahead": [1, 2, 1]}}
+    data = corpus(tmp_path, ["ab"])
+    run = Trainer(TrainConfig(**settings), theirs.config.heads, data, tmp_path, theirs)
+    audio = 0.1 * torch.randn(1, 20_000)
+    with torch.no_grad():
+        torch.testing.assert_close(run.model.eval()(audio), theirs(audio))
+    for ahead in ([1, 1, 0], [2, 2]):
+        settings["model"] = {**own, "lookahead": ahead}
+        with pytest.raises(StreamasrError, match=r"the model to start from has another lookahead than the"):
+            Trainer(TrainConfig(**settings), theirs.config.heads, data, tmp_path, theirs)
+
+
 def test_a_full_disk_loses_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path / "last.pt", {"model": {}, "model_config": {}})
 
