@@ -14,4 +14,6 @@ def speak(text: str, voice: str, wav: Path, slowness: float | None = None) -> No
     if not shutil.which("flite"):
         raise StreamasrError("the program flite is not there; install it with: apt-get install flite")
     stretched = [] if slowness is None else ["--setf", f"duration_stretch={slowness:g}"]
-    subprocess.run(["flite", "-voice", voice, *stretched, "-t", text, "-o", str(wav)], check=True)
+    done = subprocess.run(["flite", "-voice", voice, *stretched, "-t", text, "-o", str(wav)])
+    if done.returncode:
+        raise StreamasrError(f"flite ended with exit code {done.returncode} at {text!r}")

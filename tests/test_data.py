@@ -221,13 +221,9 @@ def test_word_pieces_are_what_is_written_often_and_the_longest_is_said() -> None
         encode_text("x", {"letters": ["<blank>", " ", "a"]}, {})
 
 
-def test_the_card_names_sources_that_nobody_has_stated(tmp_path: Path) -> None:
-    speech = tmp_path / "speech"
-    speech.mkdir()
-    common = {"audio": "a.wav", "text": "a", "speaker": "x", "seconds": 1800}
-    lines = [{**common, "source": source} for source in ("mine", "", "ls-x")]
-    (speech / "a.wav").touch()
-    (speech / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    found = {source.name: (source.licence, source.hours) for source in speech_sources(tmp_path)}
+def test_the_card_names_sources_that_nobody_has_stated() -> None:
+    heard = {"mine": 1800.0, "": 1800.0, "ls-x": 900.0, "ls-y": 900.0, "flite": 3600.0}
+    found = {source.name: (source.licence, source.hours) for source in speech_sources(heard)}
     assert found["mine"] == found["speech of a source that is not named"] == ("not stated", 0.5)
     assert ("CC BY 4.0", 0.5) in found.values()
+    assert next(length for name, (_, length) in found.items() if name.startswith("flite")) == 1.0

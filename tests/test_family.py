@@ -152,6 +152,7 @@ def test_a_whole_model_can_be_verified(whole_bundle: Any) -> None:
         ({"cell": "qrnn"}, "unknown cell 'qrnn': choose one of"),
         ({"both": 1, "block_ms": 100}, "block_ms is 100: expected a multiple of the 40 ms of a frame"),
         ({"both": 1, "ahead_ms": 80}, "ahead_ms is 80 without block_ms: nothing lies ahead of a whole utterance"),
+        ({"both": 1, "cell": "mingru"}, "mingru in both directions needs block_ms"),
         ({"join": [2]}, "join has 1 entries, lookahead 3: expected one for each layer"),
         ({"join": [1, 2, 1]}, "a delay of 1 frames cannot pass a stride of 2"),
         ({"attention": 4, "both": 1}, "attention looks back on frames of the past: give block_ms"),

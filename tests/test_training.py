@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,9 @@ def test_a_bad_key_of_a_configuration_is_named(toml: str, complaint: str, tmp_pa
     [
         ({"model": {"cell": "lsmt"}}, "model: unknown cell 'lsmt'"),
         ({"model": {"join": [1]}}, "model: join has 1 entries, lookahead 4"),
-        ({"head_weights": {"letter": 1.0}}, "head_weights and risk: got letter, expected some of letters, phones"),
-        ({"head_weights": {}}, "head_weights and risk: got none"),
+        ({"head_weights": {"letter": 1.0}}, "head_weights: got letter, expected some of letters, phones"),
+        ({"head_weights": {}}, "head_weights: got none"),
+        ({"head_weights": {"phones": 1.0}, "risk": {"letters": 1.0}}, "risk: got letters, expected some of phones"),
     ],
 )
 def test_a_network_that_cannot_be_is_said_in_one_line(values: dict[str, Any], complaint: str) -> None:
@@ -202,6 +204,8 @@ def test_a_run_is_not_continued_as_another_one(tmp_path: Path, capsys: pytest.Ca
     for change, named in (({"seed": 2}, "seed"), ({"augment": PLAIN}, "augment")):
         with pytest.raises(StreamasrError, match=rf"last\.pt began with another {named}; .*start in a new folder"):
             Trainer(TrainConfig(**{**RUN, **change}), HEADS, data, tmp_path)
+    with pytest.raises(StreamasrError, match=r"last\.pt began with another speech"):
+        Trainer(TrainConfig(**RUN), HEADS, replace(data, train=data.train[1:]), tmp_path)
     done = Trainer(TrainConfig(**{**RUN, "epochs": 1e-9, "dev_utterances": 1}), HEADS, data, tmp_path)
     done.epoch = 1
     done.run()

@@ -29,7 +29,7 @@ def tones(text: str) -> Any:
     pause = np.zeros(int(0.08 * RATE))
     parts = [pause]
     for letter in text:
-        parts += [0.3 * np.sin(2 * np.pi * TONES[letter] * t) if letter != " " else pause, pause]
+        parts += [0.3 * np.sin(2 * np.pi * TONES[letter] * t) if letter in TONES else pause, pause]
     audio = np.concatenate(parts)
     return (audio + 0.003 * np.random.default_rng(len(text)).standard_normal(len(audio))).astype(np.float32)
 

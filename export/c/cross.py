@@ -91,12 +91,22 @@ def call(command: list[str], audio: bytes = b"") -> bytes:
     return done.stdout
 
 
+def _listed(manifest: Path) -> list[Path]:
+    files = []
+    for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), 1):
+        if line.strip():
+            try:
+                files.append(manifest.parent / json.loads(line)["audio"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise StreamasrError(f'{manifest}:{number}: expected a JSON object with the key "audio"') from error
+    return files
+
+
 def read(paths: list[Path]) -> list[bytes]:
     """16-bit samples of each recording, which must be of one channel."""
     files: list[Path] = []
     for path in paths:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else []
-        files += [path.parent / json.loads(line)["audio"] for line in lines] if lines else [path]
+        files += _listed(path) if path.suffix == ".jsonl" else [path]
     recordings = []
     for file in files:
         try:

@@ -253,10 +253,11 @@ def main() -> None:
     experiment = Experiment.read(arguments.experiment)
     work = arguments.work or experiment.work
     speech = read_speech(arguments.shared, arguments.every)
-    speeds = read_speeds(experiment.work)
+    members = experiment.choose(arguments.names)
+    speeds = read_speeds(experiment.work, (member.name for member in members))
     tasks = [
         (member, speeds[member.name], folder)
-        for member in experiment.choose(arguments.names)
+        for member in members
         for folder in sorted(path for path in work.glob(f"{member.name}*") if _is_run(path, member.name))
     ]
     rows: dict[str, Row] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +57,14 @@ def one_step(member: Member, others: dict[str, Member], texts: list[str]) -> tup
     return step, ITEM_S * count
 
 
-def read_speeds(folder: Path) -> dict[str, float]:
-    """Member -> hours of audio an hour."""
+def read_speeds(folder: Path, members: Iterable[str]) -> dict[str, float]:
+    """Member -> hours of audio an hour, of these at least."""
     try:
         speeds: dict[str, float] = json.loads((folder / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StreamasrError(f"{folder / FILE}: not there; run recipes.family.speed first") from error
+    if missing := set(members) - speeds.keys():
+        raise StreamasrError(f"{folder / FILE}: lacks {', '.join(sorted(missing))}; run recipes.family.speed again")
     return speeds
 
 

@@ -32,7 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     start_processes()
     experiment = Experiment.read(arguments.experiment)
-    members, speeds = experiment.choose(arguments.names), read_speeds(experiment.work)
+    members = experiment.choose(arguments.names)
+    speeds = read_speeds(experiment.work, (member.name for member in members))
     also = synthetic() if any(member.synthetic for member in members) else []
     speech = corpus(arguments.shared, arguments.cache, also)
     for member in members:

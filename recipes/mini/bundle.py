@@ -28,7 +28,7 @@ from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import BUNDLED
 from streamasr.training import evaluation
-from streamasr.training.checkpoint import epochs, load_model
+from streamasr.training.checkpoint import begin, epochs, load_checkpoint, load_model
 from streamasr.training.data import AudioCache
 from streamasr.training.loop import Corpus
 
@@ -104,13 +104,17 @@ def build(
         raise StreamasrError(f"{', '.join(missing)}: not there; run recipes.g2p.train and recipes.lm.build first")
     if not ALIGNMENTS.is_file():
         raise StreamasrError(f"{ALIGNMENTS}: not there; run recipes.mini.align first")
+    if (heard := load_checkpoint(checkpoints[-1]).get("sources")) is None:
+        raise StreamasrError(f"{checkpoints[-1]}: does not say what speech it has heard; train on with this version")
     must_be_free(place.out)
     model = choose_average(checkpoints, corpus(place.shared, place.cache))
     if place.keep:
-        mix(model, dict(restore(read_bundle(place.out)).named_parameters()), place.keep, fresh=False)
+        before = AcousticModel(model.config)
+        begin(before, restore(read_bundle(place.out)))
+        mix(model, dict(before.named_parameters()), place.keep, fresh=False)
     with tempfile.TemporaryDirectory(dir=place.out.parent, prefix=f".{place.out.name}.") as beside:
         made = Path(beside) / place.out.name
-        bundle = make_bundle(model, made, made.name, speech_sources(place.shared))
+        bundle = make_bundle(model, made, made.name, speech_sources(heard))
         print(f"{place.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
         add_words(made, "phones", words, beam)
         if recurrent:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from streamasr.bundle import Source
@@ -62,7 +63,9 @@ def corpus(shared: Path, cache: Path, also: Sequence[Utterance] = ()) -> Corpus:
     unknown = {word for u in (*train, *also) for word in u.text.split()} - lexicon.keys()
     g2p = G2p.open(g2p_file())
     unknown -= {word for u in dev for word in u.text.split()}
-    lexicon |= {word: g2p.pronounce(word) for word in sorted(unknown)}
+    for word in sorted(unknown):
+        with suppress(ValueError):  # a sign alone: its utterances teach the letters
+            lexicon[word] = g2p.pronounce(word)
     noise, rooms = noise_files(shared, held_out=False), sorted(ROOMS.glob("*.flac"))
     return Corpus(train=train, dev=dev, noise=noise, lexicon=lexicon, cache=cache, rooms=rooms)
 
@@ -74,16 +77,17 @@ LICENCES = (  # prefix of a source's name in the manifests, what it is, its lice
     ("commonvoice", "Common Voice English (Mozilla)", "CC0"),
     ("ljspeech", "LJ Speech (Keith Ito)", "public domain"),
     ("vctk", "VCTK (Yamagishi et al.)", "CC BY 4.0, ODC-By 1.0"),
+    ("flite", "flite's voices awb, kal16, rms, slt (CMU), reading LibriSpeech's training transcripts", "BSD-like"),
 )
 
 
-def speech_sources(shared: Path) -> tuple[Source, ...]:
-    """Where the training speech comes from, with its licences and hours."""
+def speech_sources(heard: Mapping[str, float]) -> tuple[Source, ...]:
+    """Where speech comes from, with its licences and hours. heard: source in the manifests -> seconds."""
     seconds: Counter[tuple[str, str]] = Counter()
-    for utterance in read_manifest(shared / "speech" / "train.jsonl", LETTERS):
-        other = (utterance.source or "speech of a source that is not named", "not stated")
-        known = ((name, licence) for prefix, name, licence in LICENCES if utterance.source.startswith(prefix))
-        seconds[next(known, other)] += utterance.seconds
+    for source, length in heard.items():
+        other = (source or "speech of a source that is not named", "not stated")
+        known = ((name, licence) for prefix, name, licence in LICENCES if source.startswith(prefix))
+        seconds[next(known, other)] += length
     return (
         *(Source(name, licence, round(s / 3600.0, 2)) for (name, licence), s in sorted(seconds.items())),
         Source("ESC-10 (Piczak 2015), as noise", "CC BY 3.0", 0.0),

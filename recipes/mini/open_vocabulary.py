@@ -21,6 +21,7 @@ from streamasr.bundle import read_bundle
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.open_search import OpenSearch
+from streamasr.errors import StreamasrError
 from streamasr.words import open_rescorer, open_words, with_unknown
 
 REWARDS = (3.0, 6.0, 7.5, 9.0)
@@ -63,7 +64,8 @@ def near(word: str, other: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = measuring(__doc__).parse_args(arguments)
     bundle = read_bundle(options.bundle)
-    assert bundle.search is not None
+    if bundle.search is None:
+        raise StreamasrError(f"{bundle.folder}: has no words to search; add them with export.words")
     where, _ = bundle.head(bundle.search.head)
     whole, seconds = emissions(bundle, options.shared)
     speech = [(text, rows[:, where]) for text, rows in whole]

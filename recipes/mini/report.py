@@ -23,9 +23,11 @@ def main() -> None:
     saved = load_checkpoint(folder / "last.pt")
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     measured = list({row["epoch"]: row for row in rows if "dev_letters" in row}.values())
+    synthetic = " --synthetic" if "flite" in saved["sources"] else ""
     lines = [
         f"`torchrun --nproc-per-node {saved['world']} -m recipes.mini.train --init BUNDLE "
-        f"--config recipes/mini/{arguments.config}`: {count_parameters(saved):,} parameters, {saved['step']} steps, "
+        f"--config recipes/mini/{arguments.config}{synthetic}`: "
+        f"{count_parameters(saved):,} parameters, {saved['step']} steps, "
         f"{saved['audio_s'] / 3600:.0f} hours of audio in "
         f"{saved['spent_s'] / 60:.0f} minutes on {saved['world']} cores, shared with other work. "
         "Errors of single checkpoints on a part of dev, greedy:",

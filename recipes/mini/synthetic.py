@@ -25,6 +25,7 @@ from recipes.flite import speak
 from recipes.lm.text import CORPORA, read_lines
 from recipes.mini.data import LETTERS, SYNTHETIC
 from recipes.program import run
+from streamasr.bundle import write_whole
 from streamasr.manifest import read_manifest
 from streamasr.training.lexicon import read_lexicon
 
@@ -72,6 +73,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = SYNTHETIC.parent
     folder.mkdir(parents=True, exist_ok=True)
+    SYNTHETIC.unlink(missing_ok=True)  # the recordings that it names are about to be others
     texts, lines, seconds, cores = enumerate(sentences(arguments.shared)), [], 0.0, os.cpu_count() or 1
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -86,7 +88,7 @@ def main() -> None:
                     bar.update(round(float(line["seconds"])))
             if seconds >= arguments.hours * 3600.0:
                 break
-    SYNTHETIC.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    write_whole(SYNTHETIC, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
 if __name__ == "__main__":

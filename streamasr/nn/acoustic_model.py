@@ -265,6 +265,10 @@ def _body(config: ModelConfig) -> list[tuple[str, Stage]]:
         block, ahead = _frames("block_ms", config.block_ms, ms), _frames("ahead_ms", config.ahead_ms, ms)
         if ahead and not block:
             raise ValueError(f"ahead_ms is {config.ahead_ms} without block_ms: nothing lies ahead of a whole utterance")
+        if config.cell == "mingru" and not block:
+            raise ValueError(
+                "mingru in both directions needs block_ms: its graph reads so many frames and no other number"
+            )
         body.append(("both", Bidirectional(config.cell, width, config.both, config.dropout, block, ahead)))
     if config.attention:
         if config.both and not config.block_ms:

@@ -72,3 +72,20 @@ def load_model(paths: Sequence[Path]) -> AcousticModel:
         averaged[name] = torch.stack([state[name] for state in states]).mean(0)
     model.load_state_dict(averaged)
     return model.eval()
+
+
+def begin(model: AcousticModel, start: AcousticModel) -> None:
+    """Give a model the weights of another one, which may look less far ahead: the frames between count nothing yet.
+
+    StreamasrError: they differ in more than that and dropout.
+    """
+    ours, theirs = ({**one.config.to_dict(), "dropout": None} for one in (model, start))
+    ahead, before = ours.pop("lookahead"), theirs.pop("lookahead")
+    different = [key for key in ours if ours[key] != theirs[key]]
+    if len(ahead) != len(before) or any(own < other for own, other in zip(ahead, before, strict=True)):
+        different.append("lookahead")
+    if different:
+        raise StreamasrError(f"the model to start from has another {', '.join(different)} than the configuration")
+    own = model.state_dict()
+    for name, value in start.state_dict().items():
+        (own[name][: len(value)] if value.dim() else own[name]).copy_(value)

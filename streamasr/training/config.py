@@ -74,9 +74,10 @@ class TrainConfig:
 
     def make_model(self, heads: dict[str, list[str]]) -> AcousticModel:
         """The network, untrained. heads: as in ModelConfig. ManifestError: the configuration asks for none there is."""
-        if not self.head_weights or (unknown := (self.head_weights.keys() | self.risk.keys()) - heads.keys()):
-            asked = ", ".join(sorted(unknown)) if self.head_weights else "none"
-            raise ManifestError(f"head_weights and risk: got {asked}, expected some of {', '.join(heads)}")
+        for key, asked, there in (("head_weights", self.head_weights, heads), ("risk", self.risk, self.head_weights)):
+            if (unknown := asked.keys() - there.keys()) or not self.head_weights:
+                got = ", ".join(sorted(unknown)) or "none"
+                raise ManifestError(f"{key}: got {got}, expected some of {', '.join(there)}")
         try:
             return AcousticModel(ModelConfig.from_dict({**self.model, "heads": heads}))
         except ValueError as error:

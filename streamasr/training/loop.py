@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from streamasr.errors import StreamasrError
 from streamasr.manifest import Utterance
 from streamasr.nn.acoustic_model import AcousticModel, ModelConfig
 from streamasr.training import evaluation
-from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
+from streamasr.training.checkpoint import begin, load_checkpoint, save_checkpoint
 from streamasr.training.config import TrainConfig
 from streamasr.training.curve import plot_curve
 from streamasr.training.data import RATE, AudioCache, Batch, BatchDataset, encode_text
@@ -77,7 +78,7 @@ class Trainer:
         if (folder / "last.pt").exists():
             self._resume(load_checkpoint(folder / "last.pt"))
         elif start is not None:
-            self._begin_with(start)
+            begin(self.model, start)
         else:
             self._measure_features()
         self._expect_the_same_place()
@@ -226,8 +227,16 @@ class Trainer:
                 "audio_s": self.audio_s,
                 "spent_s": self.spent_s,
                 "world": self.world,
+                "sources": self._sources(),
             }
             save_checkpoint(self.folder / name, values)
+
+    def _sources(self) -> dict[str, float]:
+        """Seconds of speech of each source that is learned from."""
+        seconds: dict[str, float] = defaultdict(float)
+        for utterance in self.corpus.train:
+            seconds[utterance.source] += utterance.seconds
+        return {source: round(length, 2) for source, length in sorted(seconds.items())}
 
     def _resume(self, saved: dict[str, Any]) -> None:
         if ModelConfig.from_dict(saved["model_config"]) != self.model.config:
@@ -235,8 +244,12 @@ class Trainer:
                 f"{self.folder}/last.pt holds another network than the configuration asks for; "
                 "continue it with its own configuration, or start in a new folder"
             )
-        ours, theirs = ({**c, **dict.fromkeys(ADJUSTABLE)} for c in (self.config.to_dict(), saved["config"]))
-        if different := [key for key in ours if ours[key] != theirs.get(key, ours[key])]:
+        began = TrainConfig.from_dict(
+            saved["config"], f"{self.folder}/last.pt"
+        ).to_dict()  # keys that came later filled
+        ours, theirs = ({**c, **dict.fromkeys(ADJUSTABLE)} for c in (self.config.to_dict(), began))
+        ours["speech"], theirs["speech"] = (sources := self._sources()), saved.get("sources", sources)
+        if different := [key for key in ours if ours[key] != theirs[key]]:
             raise StreamasrError(
                 f"{self.folder}/last.pt began with another {', '.join(different)}; continue it with its own "
                 "configuration, or start in a new folder"
@@ -248,18 +261,6 @@ class Trainer:
         self.audio_s, self.spent_s = saved["audio_s"], saved["spent_s"]
         if saved["world"] != self.world:  # another number of processes: keep the place in the epoch
             self.batch = self.batch * saved["world"] // self.world
-
-    def _begin_with(self, start: AcousticModel) -> None:
-        ours, theirs = (dict(model.config.to_dict(), dropout=None) for model in (self.model, start))
-        ahead = [config.pop("lookahead") for config in (ours, theirs)]
-        different = [key for key in ours if ours[key] != theirs[key]]
-        if len(ahead[0]) != len(ahead[1]) or any(our < their for our, their in zip(*ahead, strict=True)):
-            different.append("lookahead")
-        if different:
-            raise StreamasrError(f"the model to start from has another {', '.join(different)} than the configuration")
-        own = self.model.state_dict()
-        for name, value in start.state_dict().items():  # frames that are looked ahead further count nothing yet
-            (own[name][: len(value)] if value.dim() else own[name]).copy_(value)
 
     def _expect_the_same_place(self) -> None:
         """Processes on several machines must all have found the same last.pt, or none."""
