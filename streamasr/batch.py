@@ -10,12 +10,14 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from streamasr.bundle import EndpointRule
@@ -96,23 +98,25 @@ def transcribe_one(recognizer: Recognizer, name: str, job: Job, write: Write, st
 
     stop: an Event that, once set, ends the work with nothing left behind.
     """
+    ending: Ending | None = None
     try:
         with open_stdin(job.rate) if name == STDIN else open_file(name) as source:
-            target = job.target(name)
-            if target is None:
-                return Outcome(_pour(recognizer, source, job, write, stop, as_it_comes=name == STDIN))
-            with atomic(target) as write_file:
-                return Outcome(_pour(recognizer, source, job, write_file, stop))
+            target, live = job.target(name), name == STDIN
+            with nullcontext(write) if target is None else atomic(target) as write_text, _ending(live) as ending:
+                outcome = Outcome(_pour(recognizer, source, job, write_text, stop, ending))
     except StreamasrError as error:
-        return Outcome(problems=(str(error),))
+        outcome = Outcome(problems=(str(error),))
+    if ending and ending.interrupt:  # what was said before it has its file by now
+        raise ending.interrupt
+    return outcome
 
 
 def _pour(
-    recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any, as_it_comes: bool = False
+    recognizer: Recognizer, source: AudioSource, job: Job, write: Write, stop: Any, ending: Ending | None
 ) -> tuple[str, ...]:
-    """All of a source's text; the problems that it had. AudioError, and nothing written, where it gave no text at all.
+    """All of a source's text, or until `ending`; the problems that it had.
 
-    as_it_comes: somebody may still be speaking; Ctrl-C or SIGTERM ends that, and the last words are written, too.
+    AudioError, and nothing written, where it gave no text at all.
     """
     text = _Text(WRITERS[job.format](source.name), write)
     stream = recognizer.stream(endpoint=job.endpoint, hotwords=job.hotwords)
@@ -121,28 +125,67 @@ def _pour(
     layout = "{desc}: {percentage:3.0f}% of {total_fmt} s [{elapsed}<{remaining}]" if total else None
     show = long and _show_bar(job)
     error: AudioError | None = None
-    interrupt: KeyboardInterrupt | SystemExit | None = None
     with tqdm(total=total, desc=source.name, unit="s", leave=False, disable=not show, bar_format=layout) as bar:
         try:
-            for chunk in source.chunks():
+            for chunk in ending.until_asked(source.chunks()) if ending else source.chunks():
                 if stop is not None and stop.is_set():
                     raise _Stopped
                 text.add(stream.accept(chunk, source.rate))
                 bar.update(len(chunk) / source.rate)
         except AudioError as caught:  # what was heard before it is not lost
             error = caught
-        except (KeyboardInterrupt, SystemExit) as caught:
-            if not as_it_comes:
-                raise
-            interrupt = caught
     text.add(stream.finish())
     if error and not text.begun:
         raise error
     problems = [*source.warnings, *([str(error)] if error else [])]
     text.end(problems)
-    if interrupt:
-        raise interrupt
     return tuple(problems)
+
+
+class Ending:
+    """How Ctrl-C and SIGTERM end what somebody may still be saying: no more of it is waited for, all that has come is
+    written. A second one ends the program at once.
+    """
+
+    def __init__(self) -> None:
+        self.interrupt: KeyboardInterrupt | SystemExit | None = None
+        self._waiting = False
+
+    def ask(self, number: int, frame: Any) -> None:
+        """What the signals call."""
+        again = self.interrupt is not None
+        self.interrupt = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+        if again or self._waiting:  # else it would break into what is being made of audio that has come
+            raise self.interrupt
+
+    def until_asked(self, chunks: Iterator[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """These chunks, until a signal comes."""
+        while self.interrupt is None:
+            try:
+                self._waiting = True
+                chunk = next(chunks, None)
+            except (KeyboardInterrupt, SystemExit):
+                return
+            finally:
+                self._waiting = False
+            if chunk is None:
+                return
+            yield chunk
+
+
+@contextmanager
+def _ending(live: bool) -> Iterator[Ending | None]:
+    if not live or threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield None
+        return
+    ending = Ending()
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, ending.ask) for number in heeded}
+    try:
+        yield ending
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Text:

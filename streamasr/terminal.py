@@ -25,27 +25,36 @@ class Screen:
         self._out = out
         self._notes = notes
         self._live = out.isatty()
-        self._open = False  # a partial stands on the line
+        self._open = False  # a partial stands on the line,
+        self._partial: Partial | None = None  # this one
 
     def show(self, events: Sequence[Event]) -> None:
         """Print what is new."""
         for event in events:
             if isinstance(event, Final):
                 self._clear()
+                self._partial = None
                 self._out.write(event.text + "\n")
             elif isinstance(event, Gap):
                 self._clear()
                 self._notes.write(f"[{event.end_s - event.start_s:.2f} s of sound lost at {event.start_s:.1f} s]\n")
                 self._notes.flush()
+                self._draw()
             elif isinstance(event, Partial) and self._live:
                 self._clear()
-                width = max(shutil.get_terminal_size().columns - 1, 8)
-                text, sure = event.text, len(event.stable)
-                if len(text) > width:  # the end is what changes
-                    text, sure = "…" + text[1 - width :], max(sure - (len(text) - width), 0)
-                self._out.write(text[:sure] + (DIM + text[sure:] + NORMAL if text[sure:] else ""))
-                self._open = True
+                self._partial = event
+                self._draw()
         self._out.flush()
+
+    def _draw(self) -> None:
+        if self._partial is None:
+            return
+        width = max(shutil.get_terminal_size().columns - 1, 8)
+        text, sure = self._partial.text, len(self._partial.stable)
+        if len(text) > width:  # the end is what changes
+            text, sure = "…" + text[1 - width :], max(sure - (len(text) - width), 0)
+        self._out.write(text[:sure] + (DIM + text[sure:] + NORMAL if text[sure:] else ""))
+        self._open = True
 
     def close(self) -> None:
         """Leave the terminal on a clean line."""

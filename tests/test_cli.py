@@ -20,6 +20,7 @@ import pytest
 import soundfile
 
 import streamasr
+from streamasr import batch
 from tests.test_stream import TOY, noise
 
 RATE = 16000
@@ -145,6 +146,48 @@ def test_what_was_said_before_an_interrupt_of_a_pipe_is_not_lost(number):
     assert not problems
     whole = transcribe("-", "--rate", RATE, "--format", "json", stdin=samples)
     assert json.loads(said + rest) == json.loads(whole.stdout)
+
+
+def test_what_was_said_before_an_interrupt_is_in_its_file(tmp_path):
+    samples, out = (noise(0, 30.0) * 32767).astype(np.int16).tobytes(), tmp_path / "out"
+    command = [sys.executable, "-m", "streamasr", "transcribe", "--model", str(TOY), "-", "--rate", str(RATE)]
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where tests run in the background
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*command, "--output-dir", str(out)], bufsize=0, preexec_fn=heeded, **pipes) as process:
+        assert process.stdin
+        process.stdin.write(samples)
+        while int.from_bytes(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder):
+            time.sleep(0.1)
+        time.sleep(0.5)  # all has been heard; standard input stays open
+        process.send_signal(signal.SIGINT)
+        _, problems = process.communicate()
+    assert (process.returncode, problems) == (130, b"")
+    said = transcribe("-", "--rate", RATE, stdin=samples).stdout
+    assert said
+    assert {path.name: path.read_text() for path in out.iterdir()} == {"stdin.txt": said}
+
+
+def test_an_interrupt_waits_for_what_is_being_heard():
+    """And is raised at once where nothing is: no words are lost between two events."""
+    ending, heard = batch.Ending(), []
+    for chunk in ending.until_asked(iter([np.zeros(1), np.zeros(2), np.zeros(3)])):
+        heard.append(len(chunk))
+        if len(heard) == 2:
+            ending.ask(signal.SIGINT, None)
+            heard.append("whole")
+    assert heard == [1, 2, "whole"]
+    assert isinstance(ending.interrupt, KeyboardInterrupt)
+    with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        ending.ask(signal.SIGTERM, None)
+
+    def waited():
+        yield np.zeros(1)
+        waiting.ask(signal.SIGTERM, None)
+        yield np.zeros(2)
+
+    waiting = batch.Ending()
+    assert [len(chunk) for chunk in waiting.until_asked(waited())] == [1]
+    assert isinstance(waiting.interrupt, SystemExit)
 
 
 def test_what_gave_no_text_leaves_nothing_on_standard_output(wav, tmp_path):

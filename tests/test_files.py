@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from streamasr.errors import AudioError
-from streamasr.sources import open_file, open_stdin
+from streamasr.sources import files, open_file, open_stdin
 
 RATE = 16000
 
@@ -325,6 +325,60 @@ def test_cut_video(tmp_path):
     with open_file(path) as source:
         assert 1 < sum(map(len, source.chunks())) / 48000 < 3
     assert "truncated or damaged" in source.warnings[0]
+
+
+def test_a_title_that_is_no_utf_8_is_no_obstacle(tmp_path):
+    av, path = pytest.importorskip("av"), tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "zzzz"
+        track = container.add_stream("aac", rate=RATE)
+        frame = av.AudioFrame.from_ndarray(tone(0.5).T.copy(), format="fltp", layout="mono")
+        frame.sample_rate = RATE
+        container.mux([*track.encode(frame), *track.encode(None)])
+    path.write_bytes(path.read_bytes().replace(b"zzzz", b"z\xffzz"))
+    with pytest.raises(UnicodeDecodeError), av.open(str(path)):
+        pass
+    assert len(read(open_file(path))[0]) >= RATE // 2
+
+
+class Interrupted(io.BytesIO):
+    """Its reads go wrong from the nth on."""
+
+    left, error = 0, None
+
+    def readinto(self, buffer):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+        return super().readinto(buffer)
+
+
+def interrupted(form, reads, error):
+    """A minute of noise, of which so many pieces can be read."""
+    file = Interrupted()
+    samples = np.random.default_rng(0).standard_normal(60 * RATE).astype(np.float32) * 0.1
+    soundfile.write(file, samples, RATE, format=form)
+    file.seek(0)
+    file.left, file.error = reads, error
+    return file
+
+
+@pytest.mark.parametrize("form", ["FLAC", "OGG", "MP3"])
+@pytest.mark.parametrize("reads", [0, 1, 9])
+def test_an_interrupt_within_libsndfile_is_heeded(form, reads, capsys):
+    """Its callbacks would lose it, and end the file there."""
+    whole = sum(map(len, files._open_seekable(interrupted(form, 10**9, None), "a").chunks()))
+    heard = []
+    with pytest.raises(KeyboardInterrupt):
+        heard.extend(map(len, files._open_seekable(interrupted(form, reads, KeyboardInterrupt()), "a").chunks()))
+    assert sum(heard) < whole
+    assert capsys.readouterr().err == ""
+
+
+def test_a_medium_that_fails_within_libsndfile_is_named():
+    file = interrupted("FLAC", 20, OSError(5, "Input/output error"))
+    with pytest.raises(AudioError, match="a: cannot be read to its end: Input/output error"):
+        list(files._open_seekable(file, "a").chunks())
 
 
 def test_a_video_whose_rate_changes_is_said_to_be_damaged(tmp_path):

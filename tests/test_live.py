@@ -71,6 +71,15 @@ def test_partials_are_rewritten_on_a_terminal_and_finals_stay():
     assert notes.getvalue() == "[0.50 s of sound lost at 1.0 s]\n"
 
 
+def test_a_partial_stands_again_after_a_gap_but_not_after_its_final():
+    out = Terminal()
+    screen = terminal.Screen(out, io.StringIO())
+    screen.show([Partial("he", 0.0, 0.1, stable="he"), Gap(0.1, 0.2)])
+    assert out.getvalue() == "he\r\x1b[Khe"
+    screen.show([Final("he", (), 0.0, 0.1), Gap(1.0, 1.5)])
+    assert out.getvalue() == "he\r\x1b[Khe\r\x1b[Khe\n"
+
+
 def test_a_long_partial_shows_its_end(monkeypatch):
     monkeypatch.setenv("COLUMNS", "20")
     out = Terminal()

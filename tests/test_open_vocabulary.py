@@ -90,6 +90,15 @@ def test_it_is_not_lost_where_an_endpoint_falls_into_it() -> None:
     assert decoder.final(decode(decoder, certain("a-b--"), decoder.next_utterance(state))).text == "cab"
 
 
+def test_what_its_phones_have_cost_is_not_forgotten_at_an_endpoint() -> None:
+    decoder = opened(search(config=MILD), 0.0)
+    state = decode(decoder, certain("--c-"))
+    before, after = (s.prior[s.spelled.any(axis=0)] for s in (state, decoder.next_utterance(state)))
+    assert len(after)
+    assert set(after) <= set(before), "nothing was said before, so that it is all that there is"
+    assert (after < -0.1).all()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_where_it_costs_too_much_nothing_is_as_it_was_not(seed: int) -> None:
     closed, rows = search(memory=2, config=BeamConfig(hypotheses=15, width=10.0)), emissions(seed, 40)

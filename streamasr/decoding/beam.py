@@ -310,6 +310,7 @@ class BeamSearch:
         # The hypotheses with just the words that were said go on: a word that is open is not lost, and
         # a token that still sounds is not taken for a new one.
         said = self._ended(state)[0][0]
+        begun = state.prior - state.prior[said] if self.vocabulary.unknown else np.zeros(len(state.prior))
         kept = np.flatnonzero(state.history == state.history[said])
         state = state.chosen(kept)
         total = np.logaddexp(state.blank, state.label).max()
@@ -320,7 +321,7 @@ class BeamSearch:
             history=np.repeat(fresh.history, len(kept)),
             blank=state.blank - total,
             label=state.label - total,
-            prior=np.zeros(len(kept)),
+            prior=begun[kept],  # what the phones of an unknown word that is open have cost
             links=np.repeat(fresh.links, len(kept)),
         )
 

@@ -160,7 +160,7 @@ def _open_seekable(file: BinaryIO, name: str) -> AudioSource:
     reader: Reader
     try:
         reader = _SndfileReader(file)
-    except (soundfile.LibsndfileError, TypeError):  # TypeError: a name that ends in .raw
+    except soundfile.LibsndfileError:
         file.seek(0)
         reader = VideoReader(file, name)
     if header is not None and header.data_bytes and reader.frames and header.data_bytes > available:
@@ -235,11 +235,44 @@ class _Forward(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
+class _Kept:
+    """A file for libsndfile, whose callbacks lose exceptions, also that of a Ctrl-C: kept here, to be raised later."""
+
+    def __init__(self, file: BinaryIO):
+        self._file: Any = file
+        self._error: BaseException | None = None
+
+    def readinto(self, buffer: Any) -> int:
+        return self._guarded("readinto", buffer)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._guarded("seek", offset, whence)
+
+    def tell(self) -> int:
+        return self._guarded("tell")
+
+    def _guarded(self, name: str, *arguments: Any) -> int:
+        try:
+            return int(getattr(self._file, name)(*arguments))
+        except BaseException as error:
+            self._error = self._error or error
+            return 0
+
+    def check(self) -> None:
+        """Raise what was kept."""
+        if self._error:
+            raise self._error
+
+
 class _SndfileReader:
     """Everything else that libsndfile reads."""
 
     def __init__(self, file: BinaryIO):
-        self._sound: Any = _Forward(file)
+        self._file = _Kept(file)
+        try:
+            self._sound: Any = _Forward(self._file)
+        finally:
+            self._file.check()
         self.rate = int(self._sound.samplerate)
         self.frames: int | None = int(self._sound.frames)
         if self.frames is not None and self.frames > 1 << 60:  # a FLAC stream's way of not knowing
@@ -252,11 +285,18 @@ class _SndfileReader:
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         try:
-            while len(block := self._sound.read(int(self.rate * CHUNK_S), dtype="float32", always_2d=True)):
+            while len(block := self._read()):
                 yield block
         except soundfile.LibsndfileError:
             self.broken = True
         self.broken |= self._cut
+
+    def _read(self) -> NDArray[np.float32]:
+        try:
+            block: NDArray[np.float32] = self._sound.read(int(self.rate * CHUNK_S), dtype="float32", always_2d=True)
+        finally:
+            self._file.check()
+        return block
 
     def close(self) -> None:
         self._sound.close()

@@ -25,13 +25,16 @@ class VideoReader:
         av = _import_av(name)
         self._errors = (av.error.FFmpegError,)
         try:
-            self._container: Any = av.open(file, options={"format_whitelist": CONTAINERS})
+            self._container: Any = _open(av, file)
         except self._errors as error:
             raise AudioError(f"{name}: neither libsndfile nor FFmpeg can read it; expected audio or video") from error
         if not self._container.streams.audio:
             self._container.close()
             raise AudioError(f"{name}: has no sound track; expected audio, or video with sound")
         self._track = self._container.streams.audio[0]
+        if self._track.codec_context is None:
+            self._container.close()
+            raise AudioError(f"{name}: its sound track is of a kind that FFmpeg cannot decode here; convert it first")
         self._resampler = av.AudioResampler(format="fltp")  # the same rate and channels, as planes of float32
         self.rate = int(self._track.rate or 0)
         self.frames = _length(self._track, self._container, self.rate)
@@ -46,12 +49,21 @@ class VideoReader:
                     return
                 for plane in self._resampler.resample(frame):
                     yield plane.to_ndarray().T
-        except self._errors:
+        except (*self._errors, ValueError):  # ValueError: what follows is laid out otherwise
             self.broken = True
 
     def close(self) -> None:
         """Forget the decoder."""
         self._container.close()
+
+
+def _open(av: Any, file: BinaryIO) -> Any:
+    options = {"format_whitelist": CONTAINERS}
+    try:
+        return av.open(file, options=options)
+    except UnicodeDecodeError:  # of a title, say
+        file.seek(0)
+        return av.open(file, options=options, metadata_errors="replace")
 
 
 def _length(track: Any, container: Any, rate: int) -> int | None:
