@@ -212,6 +212,17 @@ def test_a_run_is_not_continued_as_another_one(tmp_path: Path, capsys: pytest.Ca
     assert "trained to its end" in capsys.readouterr().out
 
 
+def test_synthetic_speech_is_heard_at_the_beginning(tmp_path: Path) -> None:
+    data = corpus(tmp_path, TEXTS)
+    mixed = replace(data, train=data.train[:3], synthetic=data.train[3:])
+    for epochs, heard in ((0, 8), (1, 3), (2, 8)):
+        run = Trainer(TrainConfig(**RUN, synthetic_epochs=epochs), HEADS, mixed, tmp_path)
+        run.epoch = 1
+        said = {i for items in run._dataset().batches for item in items for i in item.utterances}
+        assert said == set(range(heard))
+        assert sum(run._sources().values()) == pytest.approx(sum(u.seconds for u in data.train), abs=0.1)
+
+
 def test_a_run_begins_with_a_network_that_looks_less_far_ahead(tmp_path: Path) -> None:
     """And says the same until it has learned better; one that looks farther, or with other layers, is refused."""
     theirs = tiny_model(seed=2)

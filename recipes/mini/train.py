@@ -37,7 +37,7 @@ def main() -> None:
     start, teacher = (restore(read_bundle(path)) if path else None for path in (arguments.init, arguments.teacher))
     also = synthetic() if arguments.synthetic else []
     data = corpus(arguments.shared, arguments.cache, also)
-    Trainer(config, HEADS, replace(data, train=[*data.train, *also]), arguments.work, start, teacher).run()
+    Trainer(config, HEADS, replace(data, synthetic=also), arguments.work, start, teacher).run()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ class TrainConfig:
     epochs: float = 20.0
     heard_hours: float = 0.0  # of audio, in place of epochs; 0: epochs count
     head_weights: dict[str, float] = field(default_factory=lambda: {"letters": 1.0, "phones": 0.5})
+    synthetic_epochs: int = 0  # only so many at the beginning hear synthetic speech, where there is some; 0: all
     truncate_s: float = 0.0  # back-propagation stops after this much audio; 0: the whole utterance
     consistency: float = 0.0  # weight of CR-CTC, which hears every item twice; 0.2 is usual
     teaching: float = 0.0  # weight of a teacher's opinion, where there is one; the texts count 1

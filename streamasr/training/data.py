@@ -168,7 +168,7 @@ class BatchDataset(Dataset[Batch]):
         self.seed = seed
         self.targets = [encode_text(utterance.text, heads, lexicon) for utterance in utterances]
         self.space = {name: tokens.index(" ") for name, tokens in heads.items() if " " in tokens}
-        lengths = [cache.seconds(i) for i in range(len(cache))]
+        lengths = [cache.seconds(i) for i in range(len(utterances))]  # the cache may hold others behind them
         self.batches = plan_epoch(lengths, batch, np.random.default_rng(seed))
 
     def __len__(self) -> int:

@@ -32,7 +32,7 @@ from streamasr.training.optimiser import descend, flushed_denormals, learning_ra
 Lexicon = dict[str, list[list[str]]]
 
 # Keys of TrainConfig that a run may be continued with another value of.
-ADJUSTABLE = ("epochs", "heard_hours", "checkpoint_minutes", "kept_checkpoints", "dev_utterances")
+ADJUSTABLE = ("epochs", "heard_hours", "synthetic_epochs", "checkpoint_minutes", "kept_checkpoints", "dev_utterances")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Corpus:
     noise: Sequence[Path]
     lexicon: Lexicon
     cache: Path  # folder for decoded audio
+    synthetic: Sequence[Utterance] = ()  # learned from as `train`, but perhaps not to the end
     rooms: Sequence[Path] = ()  # impulse responses that speech is heard through
 
 
@@ -65,7 +66,7 @@ class Trainer:
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
         torch.manual_seed(config.seed)
-        self.cache = AudioCache([u.audio for u in corpus.train], corpus.cache)
+        self.cache = AudioCache([u.audio for u in (*corpus.train, *corpus.synthetic)], corpus.cache)
         self.noise, self.rooms = (AudioCache(paths, corpus.cache) for paths in (corpus.noise, corpus.rooms))
         if config.augment.room_probability and not corpus.rooms:
             raise StreamasrError("room_probability needs rooms; `python -m recipes.mini.rooms` makes some")
@@ -135,8 +136,9 @@ class Trainer:
         return (self.epoch + part) / self.config.epochs
 
     def _dataset(self) -> BatchDataset:
+        until = self.config.synthetic_epochs
         return BatchDataset(
-            self.corpus.train,
+            [*self.corpus.train, *(self.corpus.synthetic if not until or self.epoch < until else ())],
             self.cache,
             self.noise,
             self.model.config.heads,
@@ -234,7 +236,7 @@ class Trainer:
     def _sources(self) -> dict[str, float]:
         """Seconds of speech of each source that is learned from."""
         seconds: dict[str, float] = defaultdict(float)
-        for utterance in self.corpus.train:
+        for utterance in (*self.corpus.train, *self.corpus.synthetic):
             seconds[utterance.source] += utterance.seconds
         return {source: round(length, 2) for source, length in sorted(seconds.items())}
 
