@@ -37,7 +37,7 @@ WORDS = (Path("work/lm/en.lm"), Path("work/lm/en.lex"), TRAINED_G2P)
 RECURRENT = Path("work/lm/en.rnn")  # of recipes.lm.train and export.recurrent; may be missing
 
 # Chosen on every fourth utterance of dev for the network of the fourth sitting, the blank penalty for that of the fifth
-# one (RESULTS.md, "The search"); kept for the sixth.
+# one (RESULTS.md, "The search"); kept since.
 BEAM = BeamConfig(width=14.0, token_width=8.0, blank_penalty=2.25, lm_weight=1.1, word_bonus=0.6)
 RESCORING = Rescoring(RECURRENT.name, (), share=0.75, lm_weight=1.05, word_bonus=0.5, decide=25)
 
