@@ -24,6 +24,7 @@ from streamasr.utterances import HEARD_GAP_S, Engine, StreamState, Utterances
 Floats = NDArray[np.float32]
 
 WHOLE_S = 600.0  # of audio at most for a network that hears it as a whole: about 1 GB of memory
+AHEAD = 25  # steps of the network before what it has heard is searched
 
 
 class Stream:
@@ -161,13 +162,19 @@ class Stream:
         """All whole blocks; frames from `stop` on lie past the end and are dropped."""
         events: list[Event] = []
         while (block := self._next_block()) is not None:
-            log_probs, new = self._acoustic.step(block[None], self._state.acoustic)
-            events += self._hear(log_probs[0], new, len(block), stop)
+            ahead: list[tuple[Floats, State, int]] = []
+            acoustic = self._state.acoustic
+            while block is not None and len(ahead) < AHEAD:  # network and search each want the processor's cache
+                log_probs, acoustic = self._acoustic.step(block[None], acoustic)
+                ahead.append((log_probs[0], acoustic, len(block)))
+                block = self._next_block(len(ahead) * len(block))
+            for heard in ahead:
+                events += self._hear(*heard, stop)
         return events
 
-    def _next_block(self) -> Floats | None:
-        """The samples of the next step of the network, (block,), if they are there."""
-        pending = self._state.pending
+    def _next_block(self, after: int = 0) -> Floats | None:
+        """The samples of the network's next step, (block,), so many samples from here, if they are there."""
+        pending = self._state.pending[after:]
         size = self._acoustic.graph.block
         return pending[:size] if size and len(pending) >= size else None
 

@@ -21,7 +21,8 @@ from streamasr.sources.samples import as_mono_float, check_rate, describe_bad, f
 from streamasr.sources.video import VideoReader
 from streamasr.sources.wav import PCM, WavHeader, read_header, read_wav
 
-CHUNK_S = 0.2
+CHUNK_S = 0.2  # at most, where somebody may be speaking into a pipe
+FILE_CHUNK_S = 2.0  # the more of a file at once, the faster it is heard (Stream._run)
 SLACK_S = 0.25  # by so much the length that a compressed file tells may be wrong
 STDIN = "standard input"
 
@@ -58,7 +59,7 @@ class AudioSource:
         self._file = file
 
     def chunks(self) -> Iterator[NDArray[np.float32]]:
-        """Mono samples (n,) in [-1, 1], about 0.2 s at a time. AudioError at the first NaN or Inf."""
+        """Mono samples (n,) in [-1, 1], 2 s at a time, 0.2 s where they may still come. AudioError at a NaN or Inf."""
         done = 0
         for block in self._blocks():
             mono = _mono(block, self.name, done, self.rate)
@@ -220,9 +221,10 @@ class _WavReader:
         self.frames = None if data_bytes is None else data_bytes // header.frame_bytes
         self.broken = False
         self._header, self._file = header, file
+        self._chunk_s = CHUNK_S if available is None else FILE_CHUNK_S
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        return read_wav(self._header, self._file, max(1, int(self.rate * CHUNK_S)))
+        return read_wav(self._header, self._file, max(1, int(self.rate * self._chunk_s)))
 
     def close(self) -> None:
         """Nothing to forget."""
@@ -293,7 +295,9 @@ class _SndfileReader:
 
     def _read(self) -> NDArray[np.float32]:
         try:
-            block: NDArray[np.float32] = self._sound.read(int(self.rate * CHUNK_S), dtype="float32", always_2d=True)
+            block: NDArray[np.float32] = self._sound.read(
+                int(self.rate * FILE_CHUNK_S), dtype="float32", always_2d=True
+            )
         finally:
             self._file.check()
         return block
