@@ -24,7 +24,7 @@ def open_words(bundle: Bundle, lm: Path | None = None, unknown: bool = False) ->
 
     unknown: also any others, heard phone by phone.
     """
-    search = _search(bundle)
+    search = word_search(bundle)
     ngram = Ngram.open(lm or _file(bundle, search, search.lm))
     lexicon = lm.with_suffix(LEXICON) if lm else _file(bundle, search, search.lexicon)
     spellings = Spellings.load(lexicon, ngram.checksum)
@@ -36,7 +36,7 @@ def open_words(bundle: Bundle, lm: Path | None = None, unknown: bool = False) ->
 
 def with_unknown(bundle: Bundle, vocabulary: Vocabulary, reward: float = REWARD) -> Vocabulary:
     """These words and any others. reward: as for Unknown."""
-    search = _search(bundle)
+    search = word_search(bundle)
     tokens = bundle.head(search.head)[1]
     model = G2p.open(_file(bundle, search, search.g2p))
     if missing := set(tokens[1:]) - set(model.phones):
@@ -48,7 +48,7 @@ def with_unknown(bundle: Bundle, vocabulary: Vocabulary, reward: float = REWARD)
 
 def open_rescorer(bundle: Bundle, vocabulary: Vocabulary) -> Rescorer | None:
     """The bundle's recurrent language model, if it has one. vocabulary: the bundle's own."""
-    search = _search(bundle)
+    search = word_search(bundle)
     if search.rescoring is None:
         return None
     path = _file(bundle, search, search.rescoring.file)
@@ -57,7 +57,7 @@ def open_rescorer(bundle: Bundle, vocabulary: Vocabulary) -> Rescorer | None:
 
 def speller(bundle: Bundle, ngram: Ngram, spellings: Spellings) -> Speller:
     """Spells words as a lexicon has them, others by the bundle's model of how they are spoken."""
-    search = _search(bundle)
+    search = word_search(bundle)
 
     def listed(word: str) -> list[bytes]:
         number = ngram.number(word)
@@ -68,12 +68,13 @@ def speller(bundle: Bundle, ngram: Ngram, spellings: Spellings) -> Speller:
 
 def spell_like(bundle: Bundle, words: tuple[str, ...]) -> Spellings:
     """Spellings of other words in the same tokens."""
-    search = _search(bundle)
+    search = word_search(bundle)
     ngram = Ngram.open(_file(bundle, search, search.lm))
     return speller(bundle, ngram, Spellings.load(_file(bundle, search, search.lexicon))).spell_all(words)
 
 
-def _search(bundle: Bundle) -> WordSearch:
+def word_search(bundle: Bundle) -> WordSearch:
+    """How the bundle searches words. BundleError: it has none."""
     if bundle.search is None:
         raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; use a bundle with a lexicon")
     return bundle.search

@@ -18,10 +18,10 @@ from recipes.mini.listen import read_16k
 from recipes.program import run
 from recipes.sections import write_section
 from streamasr.bundle import Bundle, WordSearch, read_bundle
-from streamasr.errors import StreamasrError
 from streamasr.events import Final, Partial
 from streamasr.manifest import read_manifest
 from streamasr.recognizer import Recognizer
+from streamasr.words import word_search
 
 PIECE = 1280  # samples
 SETTLE = (0, 2, 5, 10)  # frames
@@ -64,11 +64,10 @@ def main() -> None:
     lines = ["| decoder | words shown | taken back % | certain words taken back | shown to certain, median s | 90 % |"]
     lines.append("|---|---|---|---|---|---|")
     bundle = read_bundle(arguments.bundle)
-    if bundle.search is None:
-        raise StreamasrError(f"{bundle.folder}: has no words to search; add them with export.words")
+    search = word_search(bundle)
     frame_ms = 1000 * bundle.graphs[bundle.default].stride // bundle.sample_rate
     trials = {
-        f"beam, shown {settle * frame_ms} ms after it ends": Recognizer(_settling(bundle, bundle.search, settle))
+        f"beam, shown {settle * frame_ms} ms after it ends": Recognizer(_settling(bundle, search, settle))
         for settle in SETTLE
     }
     for name, recognizer in {**trials, "greedy": Recognizer(bundle, greedy=True)}.items():

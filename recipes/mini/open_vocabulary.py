@@ -21,8 +21,7 @@ from streamasr.bundle import read_bundle
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.hypothesis import decoded
 from streamasr.decoding.open_search import OpenSearch
-from streamasr.errors import StreamasrError
-from streamasr.words import open_rescorer, open_words, with_unknown
+from streamasr.words import open_rescorer, open_words, with_unknown, word_search
 
 REWARDS = (3.0, 6.0, 7.5, 9.0)
 
@@ -64,9 +63,7 @@ def near(word: str, other: str) -> bool:
 def main(arguments: Sequence[str] | None = None) -> None:
     options = measuring(__doc__).parse_args(arguments)
     bundle = read_bundle(options.bundle)
-    if bundle.search is None:
-        raise StreamasrError(f"{bundle.folder}: has no words to search; add them with export.words")
-    where, _ = bundle.head(bundle.search.head)
+    where, _ = bundle.head(word_search(bundle).head)
     whole, seconds = emissions(bundle, options.shared)
     speech = [(text, rows[:, where]) for text, rows in whole]
     said = [text for text, _ in speech]

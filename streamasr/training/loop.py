@@ -246,10 +246,8 @@ class Trainer:
                 f"{self.folder}/last.pt holds another network than the configuration asks for; "
                 "continue it with its own configuration, or start in a new folder"
             )
-        began = TrainConfig.from_dict(
-            saved["config"], f"{self.folder}/last.pt"
-        ).to_dict()  # keys that came later filled
-        ours, theirs = ({**c, **dict.fromkeys(ADJUSTABLE)} for c in (self.config.to_dict(), began))
+        began = TrainConfig.from_dict(saved["config"], f"{self.folder}/last.pt")  # keys that came later get defaults
+        ours, theirs = ({**c.to_dict(), **dict.fromkeys(ADJUSTABLE)} for c in (self.config, began))
         ours["speech"], theirs["speech"] = (sources := self._sources()), saved.get("sources", sources)
         if different := [key for key in ours if ours[key] != theirs[key]]:
             raise StreamasrError(

@@ -41,8 +41,8 @@ class Objective(nn.Module):
 
         With `consistency`, every item is heard twice, disguised, masked and dropped out differently, and the difference
         between the two opinions is part of the loss (CR-CTC, Yao et al. 2025); with `risk`, the errors of what a greedy
-        decoder would read in a head; with `teaching`, the difference from
-        what a teacher makes of the same audio, nothing masked (Hinton et al. 2015).
+        decoder would read in a head; with `teaching`, the difference from what a teacher makes of the same audio,
+        nothing masked (Hinton et al. 2015).
         """
         model, consistency, teaching = self.model, self.config.consistency, self.config.teaching
         with torch.no_grad():
