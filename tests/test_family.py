@@ -187,6 +187,7 @@ def test_synthetic_speech_joins_a_member_s_own(tmp_path: Path, shared: Path, mon
     from recipes.family.members import Experiment
     from recipes.mini import synthetic
     from recipes.mini.data import corpus
+    from recipes.mini.data import synthetic as synthetic_speech
     from streamasr.errors import ManifestError
 
     if not shutil.which("flite"):
@@ -203,6 +204,11 @@ def test_synthetic_speech_joins_a_member_s_own(tmp_path: Path, shared: Path, mon
     assert 18.0 <= sum(utterance.seconds for utterance in spoken) < 40.0
     assert {word for utterance in spoken for word in utterance.text.split()} <= whole.lexicon.keys()
     assert {utterance.speaker for utterance in spoken} <= {"awb", "kal16", "rms", "slt"}
+    monkeypatch.setattr("sys.argv", ["synthetic", "--shared", str(shared), "--hours", "0.01"])
+    synthetic.main()
+    more = synthetic_speech()
+    assert more[: len(spoken)] == spoken
+    assert len({utterance.text for utterance in more}) == len({utterance.audio for utterance in more}) > len(spoken)
 
 
 def test_rows_that_are_measured_again_take_their_old_place() -> None:

@@ -1,7 +1,8 @@
 """Speech that nobody said, for training to hear other words: python -m recipes.mini.synthetic [--hours 1]
 
 Debian's flite reads transcripts of ../shared/text, in which nothing of dev and test is, in its four voices of 16 kHz,
-each as throats of many lengths would sound. Of the transcripts it takes those with words that training seldom hears.
+each as throats of many lengths would sound. Of the transcripts it takes those with words that training seldom hears;
+called again with more hours, it goes on after those that it has said.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from streamasr.training.lexicon import read_lexicon
 RATE = 16000
 VOICES = ("awb", "kal16", "rms", "slt")
 SHORTEST, LONGEST = 20, 200  # letters
-SELDOM = 3  # a word heard less often is wanted
+SELDOM = (3, 6, 12, 24)  # a word heard less often is wanted; the next number when there are no such texts any more
 WANTED = 6  # one in so many words is, at least
 THROAT = (0.87, 1.15)  # frequencies times this
 SLOWNESS = (0.85, 1.25)  # lengths of sounds times this
@@ -43,13 +44,18 @@ def sentences(shared: Path) -> Iterator[str]:
     lines = [line.strip() for line in read_lines(shared / "text" / CORPORA[0][1])]
     heard = Counter(word for u in read_manifest(shared / "speech" / "train.jsonl", LETTERS) for word in u.text.split())
     lexicon = read_lexicon(shared / "lexicon" / "cmudict.dict")
-    for i in np.random.default_rng(0).permutation(len(lines)):
-        words = lines[i].split()
-        if not (SHORTEST <= len(lines[i]) <= LONGEST and all(word in lexicon for word in words)):
-            continue
-        if WANTED * sum(heard[word] < SELDOM for word in words) >= len(words):
-            heard.update(words)
-            yield lines[i]
+    order = np.random.default_rng(0).permutation(len(lines)).tolist()
+    order = [i for i in order if SHORTEST <= len(lines[i]) <= LONGEST and all(w in lexicon for w in lines[i].split())]
+    for seldom in SELDOM:
+        left = []
+        for i in order:
+            words = lines[i].split()
+            if WANTED * sum(heard[word] < seldom for word in words) >= len(words):
+                heard.update(words)
+                yield lines[i]
+            else:
+                left.append(i)
+        order = left
 
 
 def say(number: int, text: str, folder: Path, scratch: Path) -> dict[str, str | float]:
@@ -73,21 +79,20 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = SYNTHETIC.parent
     folder.mkdir(parents=True, exist_ok=True)
-    SYNTHETIC.unlink(missing_ok=True)  # the recordings that it names are about to be others
-    texts, lines, seconds, cores = enumerate(sentences(arguments.shared)), [], 0.0, os.cpu_count() or 1
+    lines = [json.loads(line) for line in SYNTHETIC.read_text().splitlines()] if SYNTHETIC.exists() else []
+    seconds, cores = sum(line["seconds"] for line in lines), os.cpu_count() or 1
+    texts = itertools.islice(enumerate(sentences(arguments.shared)), len(lines), None)
     with (
         tempfile.TemporaryDirectory() as scratch,
-        tqdm(total=round(arguments.hours * 3600.0), unit=" s") as bar,
+        tqdm(total=round(arguments.hours * 3600.0), initial=round(seconds), unit=" s") as bar,
         ThreadPoolExecutor(cores) as pool,
     ):
-        while some := list(itertools.islice(texts, 2 * cores)):
+        while seconds < arguments.hours * 3600.0 and (some := list(itertools.islice(texts, 2 * cores))):
             for line in pool.map(lambda pair: say(*pair, folder, Path(scratch)), some):
                 if seconds < arguments.hours * 3600.0:
                     lines.append(line)
                     seconds += float(line["seconds"])
                     bar.update(round(float(line["seconds"])))
-            if seconds >= arguments.hours * 3600.0:
-                break
     write_whole(SYNTHETIC, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
 
