@@ -62,9 +62,23 @@ class Recurrent:
         for words in range(len(begun)):  # the shortest first: each takes one step from the one before
             self._trunk(begun[:words])
         rows = [[*sentence[common:], self.end] for sentence in sentences]
-        at: list[list[int]] = [[] for _ in rows]  # the places of a sentence's beginnings among all of them
-        word, state = np.array([begun[-1] if begun else self._start]), self._trunk(begun)
-        every, count = [(word, state)], 0
+        word, state, at = self._beginnings(rows, np.array([begun[-1] if begun else self._start]), self._trunk(begun))
+        asked = sorted({number for row in rows for number in row})
+        column = {number: k for k, number in enumerate(asked)}
+        # What follows all these is asked in one go: by far the most of the work is with the words' weights.
+        pieces = [slice(first, first + MOST) for first in range(0, len(word), MOST)]
+        log_probs = np.concatenate([self._read(word[p], tuple(x[p] for x in state), asked)[0] for p in pieces])
+        return [log_probs[place, [column[n] for n in row]] for place, row in zip(at, rows, strict=True)]
+
+    def _beginnings(
+        self, rows: Sequence[Sequence[int]], word: Ints, state: tuple[Floats, ...]
+    ) -> tuple[Ints, tuple[Floats, ...], list[list[int]]]:
+        """Every beginning of these sentences once: its last word, the state before that, and where each one's are.
+
+        word, state: (1,) what stands before all sentences, and the state before that.
+        """
+        at: list[list[int]] = [[] for _ in rows]
+        words, states, count = [word], [state], 0
         prefix = dict.fromkeys(range(len(rows)), 0)  # the sentences that go on, and which beginning is theirs
         while prefix:
             longer: dict[tuple[int, int], int] = {}  # (beginning, its next word) -> the longer beginning
@@ -79,16 +93,10 @@ class Recurrent:
                 of = np.array([before for before, _ in longer])
                 state = tuple(value[of] for value in self._read(word, state)[1])
                 word = np.array([number for _, number in longer])
-                every.append((word, state))
+                words.append(word)
+                states.append(state)
             prefix = going
-        asked = sorted({number for row in rows for number in row})
-        column = {number: k for k, number in enumerate(asked)}
-        # What follows all these beginnings is asked in one go: by far the most of the work is with the words' weights.
-        word = np.concatenate([word for word, _ in every])
-        state = tuple(map(np.concatenate, zip(*(state for _, state in every), strict=True)))
-        pieces = [slice(first, first + MOST) for first in range(0, len(word), MOST)]
-        log_probs = np.concatenate([self._read(word[p], tuple(x[p] for x in state), asked)[0] for p in pieces])
-        return [log_probs[place, [column[n] for n in row]] for place, row in zip(at, rows, strict=True)]
+        return np.concatenate(words), tuple(map(np.concatenate, zip(*states, strict=True))), at
 
     def _trunk_of(self, words: tuple[int, ...]) -> tuple[Floats, ...]:
         """The state before the last of these words is read.
