@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from export.graph import OPSET
 from export.program import run
 from streamasr.decoding.ngram import Ngram
-from streamasr.decoding.recurrent import ASKED, LOG_PROBS, NEW, WORD, WORDS, Recurrent, fingerprint
+from streamasr.decoding.recurrent import ASKED, LOG_PROBS, NEW, ROWS, WORD, WORDS, Recurrent, fingerprint
 from streamasr.errors import StreamasrError
 from streamasr.nn.word_model import WordModel, WordModelConfig
 from streamasr.training.checkpoint import load_checkpoint
@@ -32,17 +32,18 @@ TOLERANCE = 1e-4
 
 
 class _Step(nn.Module):
-    """One word, and the log-probabilities of those that are asked for to come next."""
+    """One word each, and the log-probabilities, in some of the rows, of those that are asked for to come next."""
 
     def __init__(self, model: WordModel) -> None:
         super().__init__()
         self.model = model
         self.names = [spec.name for spec in model.state_specs()]
 
-    def forward(self, word: Tensor, asked: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, word: Tensor, rows: Tensor, asked: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         model = self.model
-        y, new = model.step(model.token[word][:, None], dict(zip(self.names, state, strict=True)))
-        return (y[:, 0][:, model.token[asked]] + model.share[asked], *(new[name] for name in self.names))
+        y, new = model.hidden(model.token[word][:, None], dict(zip(self.names, state, strict=True)))
+        log_probs = model.following(y[:, 0][rows])
+        return (log_probs[:, model.token[asked]] + model.share[asked], *(new[name] for name in self.names))
 
 
 def load_word_model(path: Path, words: tuple[str, ...]) -> WordModel:
@@ -94,14 +95,15 @@ def write_recurrent(model: WordModel, words: tuple[str, ...], path: Path) -> Non
             warnings.simplefilter("ignore")  # the tracing exporter is deprecated; the other one loses the GRU's form
             torch.onnx.export(
                 step,
-                (word, word[:1], *state),
+                (word, word[:1], word[:1], *state),
                 str(part),
-                input_names=[WORD, ASKED, *step.names],
+                input_names=[WORD, ROWS, ASKED, *step.names],
                 output_names=outputs,
                 dynamic_axes={
                     **{name: {0: "N"} for name in [WORD, *step.names, *outputs]},
+                    ROWS: {0: "R"},
                     ASKED: {0: "M"},
-                    LOG_PROBS: {0: "N", 1: "M"},
+                    LOG_PROBS: {0: "R", 1: "M"},
                 },
                 opset_version=OPSET,
                 do_constant_folding=False,  # so that matrices keep their names and rows

@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamasr.bundle import BeamConfig
+from streamasr.bundle import BeamConfig, Evidence
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.beam_state import BeamState
+from streamasr.decoding.candidates import NEVER, Candidates
+from streamasr.decoding.links import Link, shared
 from streamasr.decoding.speller import Speller
 from streamasr.decoding.spellings import Spellings
 from streamasr.decoding.vocabulary import Vocabulary
@@ -238,3 +240,56 @@ def test_only_what_would_be_too_unlikely_is_not_made(
     monkeypatch.setattr(narrow._tree, "extend", all_of_them)
     assert found == [narrow.pack(decode(narrow, rows[:frame])) for frame in range(1, len(rows))]
     assert not all(among.all() for among in passed)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=6), min_size=1, max_size=12))
+def test_what_all_hypotheses_begin_with(texts: list[list[int]]) -> None:
+    made: dict[tuple[int, ...], Link | None] = {(): None}
+    for text in texts:
+        for end in range(1, len(text) + 1):
+            words = tuple(text[:end])
+            before = made[words[:-1]]
+            link = Link(before, "", 0, 0, Evidence(0.0, 0.0, 1, 0.0, 0.0), 0, end, hash(words))
+            if end == len(text) or words not in made:  # the same words may be said at other times
+                made[words] = link
+    assert shared([made[tuple(text)] for text in texts]) == sum(
+        len({tuple(text[:end]) for text in texts}) == 1 for end in range(1, min(map(len, texts)) + 1)
+    )
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 3), st.integers(1, 30))
+def test_survivors_are_the_best_of_each_future(seed: int, number: int, histories: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    node, last, lm = rng.integers(0, 3, (3, number))
+    history = rng.integers(0, 4, number).astype(np.uint64)
+    own = rng.normal(size=(3, 3, 3, 4))  # what those of one name have in common
+    prior = own[node, last, lm, history.astype(int)]
+    blank, label = rng.normal(0.0, 2.0, (2, number))
+    of = Candidates(
+        source=np.arange(number),
+        grew=np.ones(number, dtype=bool),
+        word=np.zeros(number, dtype=np.int32),
+        lm_score=np.zeros(number, dtype=np.float32),
+        node=node,
+        last=last,
+        lm=lm,
+        history=history,
+        spelled=np.zeros((0, number), dtype=np.uint64),
+        blank=blank,
+        label=label,
+        prior=prior,
+        rank=np.logaddexp(blank, label) + prior,
+    )
+    summed: dict[tuple[int, ...], float] = {}
+    for i, key in enumerate(zip(node, last, lm, history, strict=True)):
+        name = tuple(map(int, key))
+        summed[name] = np.logaddexp(summed.get(name, NEVER), np.logaddexp(blank[i], label[i]))
+    rank = {name: total + own[name] for name, total in summed.items()}
+    ordered = sorted(rank, key=lambda name: -rank[name])
+    first = [n for k, n in enumerate(ordered) if [m[:3] for m in ordered[:k]].count(n[:3]) < histories][:count]
+    found = of.survivors(histories, count)
+    names = zip(found.node, found.last, found.lm, found.history, strict=True)
+    assert {tuple(map(int, name)): total for name, total in zip(names, found.rank, strict=True)} == pytest.approx(
+        {name: rank[name] for name in first}
+    )
+    assert np.logaddexp(found.blank, found.label) + found.prior == pytest.approx(found.rank)

@@ -109,6 +109,8 @@ def test_shared_beginnings_change_nothing(made_up: Recurrent) -> None:
     sentences = [rng.integers(0, 3, length).tolist() for length in rng.integers(0, 9, 50)]
     for found, sentence in zip(made_up.score(sentences), sentences, strict=True):
         np.testing.assert_allclose(found, made_up.score([sentence])[0], atol=1e-5)
+        for common in range(len(sentence) + 1):
+            np.testing.assert_allclose(made_up.score([sentence], common)[0], found[common:], atol=1e-5)
     assert made_up.score([]) == []
 
 
@@ -118,11 +120,11 @@ def test_what_was_read_before_changes_nothing(tmp_path: Path) -> None:
     used, fresh = (Recurrent(tmp_path / "x.rnn", read_states(tmp_path / "x.rnn"), WORDS) for _ in range(2))
     begun = [1, 3, 2, 2, 4, 1, 1, 3]
     for words in range(len(begun)):
-        used.score([[*begun[:words], *more] for more in ([], [2], [2, 4], [3])])
+        used.score([[*begun[:words], *more] for more in ([], [2], [2, 4], [3])], words)
     asked = [[*begun, *more] for more in ([1], [4, 4], [])]
-    for one, other in zip(used.score(asked), fresh.score(asked), strict=True):
+    for one, other in zip(used.score(asked, len(begun)), fresh.score(asked, len(begun)), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert [len(scores) for scores in used.score(asked)] == [10, 11, 9]
+    assert [len(scores) for scores in used.score(asked, len(begun))] == [2, 3, 1]
 
 
 def test_a_long_text_is_read_without_recursion(made_up: Recurrent) -> None:

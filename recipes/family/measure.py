@@ -39,6 +39,7 @@ from streamasr.recognizer import BUNDLED, Recognizer, load
 from streamasr.training.checkpoint import count_parameters, epochs, load_checkpoint, load_model
 from streamasr.training.evaluation import ErrorCount
 from streamasr.training.loop import start_processes
+from streamasr.words import word_search
 
 FIRST, SECOND, TWO = "gru", "bidirectional", "two passes"
 TIMED_S = 10.0  # of audio, for the real-time factor
@@ -85,8 +86,7 @@ def glued(speech: Speech) -> Speech:
 def export(folder: Path) -> Bundle:
     """The last checkpoint as a bundle beside it, with the words of the bundled model."""
     bundle = make_bundle(load_model(epochs(folder)[-1:]), folder / "bundle", folder.name, ())
-    search = read_bundle(BUNDLED).search
-    assert search is not None
+    search = word_search(read_bundle(BUNDLED))
     files = (BUNDLED / search.lm, BUNDLED / search.lexicon, BUNDLED / search.g2p)
     add_words(bundle.folder, "phones", files, replace(search.beam, **NARROW))
     return read_bundle(bundle.folder)

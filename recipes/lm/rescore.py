@@ -35,7 +35,7 @@ from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.manifest import Utterance, read_manifest
 from streamasr.recognizer import BUNDLED
 from streamasr.training.evaluation import ErrorCount
-from streamasr.words import open_words
+from streamasr.words import open_words, word_search
 
 CHOOSING = 3  # every third utterance
 TEXTS = 40
@@ -182,8 +182,7 @@ def read_emissions(
 ) -> Iterator[tuple[int, Utterance, NDArray[np.float32]]]:
     """Place, utterance, (frames, tokens) of the head that words are spelled in."""
     bundle = read_bundle(folder)
-    assert bundle.search is not None
-    acoustic, (head, _) = Acoustic(bundle), bundle.head(bundle.search.head)
+    acoustic, (head, _) = Acoustic(bundle), bundle.head(word_search(bundle).head)
     for place, utterance in enumerate(tqdm(utterances, "utterances")):
         if place % every == 0:
             yield place, utterance, acoustic.whole(read_16k(utterance.audio))[:, head]

@@ -28,6 +28,7 @@ from streamasr.errors import StreamasrError
 from streamasr.manifest import read_manifest
 from streamasr.nn.word_model import WordModel, WordModelConfig
 from streamasr.training.checkpoint import load_checkpoint, save_checkpoint
+from streamasr.training.optimiser import flushed_denormals
 
 CHUNK = 200_000  # words that are sorted into batches together
 BATCH = 2048  # words
@@ -93,7 +94,6 @@ class Trainer:
     """One run in one folder: log.txt, last.pt."""
 
     def __init__(self, arguments: argparse.Namespace, vocabulary: Vocabulary, streams: list[Ids]) -> None:
-        torch.set_flush_denormal(True)
         torch.manual_seed(0)
         self.folder: Path = arguments.work
         self.seconds = 60.0 * arguments.minutes
@@ -129,6 +129,7 @@ class Trainer:
             file.write(line + "\n")
         print(line, flush=True)
 
+    @flushed_denormals()
     def run(self) -> None:
         """Until the planned time is spent."""
         began, logged, saved, losses = time.monotonic() - self.spent_s, self.spent_s, self.spent_s, []

@@ -28,7 +28,7 @@ from streamasr.decoding.speller import Speller
 from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.manifest import read_manifest
 from streamasr.training.evaluation import ErrorCount
-from streamasr.words import open_rescorer, open_words
+from streamasr.words import open_rescorer, open_words, word_search
 
 Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, (frames, tokens of all heads) log-probabilities
 
@@ -95,8 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speech, seconds = emissions(bundle, options.shared)
     vocabulary = open_words(bundle)
     letters, spelled = in_letters(bundle, vocabulary, speech)
-    assert bundle.search is not None
-    where, _ = bundle.head(bundle.search.head)
+    where, _ = bundle.head(word_search(bundle).head)
     speech = [(text, rows[:, where]) for text, rows in speech]
     lines = ["| search | WER % | real-time factor of the search |", "|---|---|---|"]
     rescorer = open_rescorer(bundle, vocabulary)

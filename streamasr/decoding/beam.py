@@ -248,7 +248,7 @@ class BeamSearch:
         best = int(rank.argmax())
         if state.frame - state.word_end[best] > PATIENCE:  # nobody goes on with its open word
             best = _best(rank, state.node == ROOT)
-        words, stable = links.words_of(state.links[best]), links.shared(state.links)
+        words, stable = links.words_of(state.links[best]), links.shared(state.links.tolist())
         while len(words) > stable and state.frame - 1 - words[-1].last_frame < self.config.settle:
             words = words[:-1]  # a longer word, or another, is still likely
         return Hypothesis(words, stable)

@@ -13,6 +13,7 @@ Floats = NDArray[np.float64]
 Names = NDArray[np.uint64]
 
 NEVER = -np.inf
+HALF = np.uint64(0xFFFFFFFF00000000)
 
 
 @dataclass(frozen=True)
@@ -49,37 +50,52 @@ class Candidates:
         future = (self.lm.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)) ^ (place * np.uint64(0x94D049BB133111EB))
         future ^= future >> np.uint64(31)
         key = (future ^ self.history ^ of_phones(self.spelled)) * np.uint64(0x9E3779B97F4A7C15)
-        leader, blank, label, rank = self._summed(key)
+        # One order for both: candidates of one future stand together, and in it those of one history.
+        order = np.argsort((future & HALF) | (key >> np.uint64(32)), kind="stable")
+        leader, blank, label, rank = self._summed(order, key[order])
         future = future[leader]
-        order = np.lexsort((-rank, future))
-        begins = np.ones(len(order), dtype=bool)
-        begins[1:] = future[order[1:]] != future[order[:-1]]
-        at = np.arange(len(order))
-        nth = at - np.maximum.accumulate(np.where(begins, at, 0))
-        kept = order[nth < histories]
+        starts = np.append(np.flatnonzero(_begins(future)), len(future))
+        sizes = starts[1:] - starts[:-1]
+        lives = np.ones(len(future), dtype=bool)
+        if (many := sizes > histories).any():
+            crowd = np.flatnonzero(np.repeat(many, sizes))
+            group = np.repeat(np.arange(len(sizes)), sizes)[crowd]
+            crowd = crowd[np.lexsort((-rank[crowd], group))]
+            nth = np.arange(len(crowd)) - np.repeat(np.cumsum(sizes[many]) - sizes[many], sizes[many])
+            lives[crowd[nth >= histories]] = False
+        kept = np.flatnonzero(lives)
         if len(kept) > count:
             kept = kept[np.argpartition(-rank[kept], count)[:count]]
         return self.take(leader[kept], blank=blank[kept], label=label[kept], rank=rank[kept])
 
-    def _summed(self, key: Names) -> tuple[Ints, Floats, Floats, Floats]:
-        """Of each key: the place of the best, and blank, label and rank with the alignments of all."""
-        order = np.argsort(key, kind="stable")
-        key, rank = key[order], self.rank[order]
-        begins = np.ones(len(key), dtype=bool)
-        begins[1:] = key[1:] != key[:-1]
-        starts = np.flatnonzero(begins)
-        if len(starts) == len(key):
-            return np.arange(len(key)), self.blank, self.label, self.rank
-        group = np.cumsum(begins) - 1
-        best = np.maximum.reduceat(rank, starts)
-        at_best = np.flatnonzero(rank == best[group])
-        first = np.empty(len(starts), dtype=np.int64)
-        first[group[at_best[::-1]]] = at_best[::-1]  # the first of equals
-        blank = np.logaddexp.reduceat(self.blank[order], starts)
-        label = np.logaddexp.reduceat(self.label[order], starts)
+    def _summed(self, order: Ints, key: Names) -> tuple[Ints, Floats, Floats, Floats]:
+        """Of each key, those in this order: the best one's place, and blank, label and rank with all alignments."""
+        first = _begins(key)
         leader = order[first]
-        gained = np.logaddexp(blank, label) - np.logaddexp(self.blank[leader], self.label[leader])
-        return leader, blank, label, best + gained
+        blank, label, rank = self.blank[leader], self.label[leader], self.rank[leader]
+        if len(leader) < len(order):  # the few that are not alone
+            together = ~first
+            together[:-1] |= together[1:]
+            place, begins = order[together], first[together]
+            starts, group, those = np.flatnonzero(begins), np.cumsum(begins) - 1, np.flatnonzero(together[first])
+            own = self.rank[place]
+            best = np.maximum.reduceat(own, starts)
+            at_best = np.flatnonzero(own == best[group])[::-1]
+            chosen = np.empty(len(starts), dtype=np.int64)
+            chosen[group[at_best]] = place[at_best]  # the first of equals
+            alone = np.logaddexp(self.blank[chosen], self.label[chosen])
+            leader[those] = chosen
+            blank[those] = np.logaddexp.reduceat(self.blank[place], starts)
+            label[those] = np.logaddexp.reduceat(self.label[place], starts)
+            rank[those] = best + (np.logaddexp(blank[those], label[those]) - alone)
+        return leader, blank, label, rank
+
+
+def _begins(values: Names) -> NDArray[np.bool_]:
+    """Which are not as the one before."""
+    first = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first
 
 
 NAMES = {field.name for field in fields(Candidates)}

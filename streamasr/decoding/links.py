@@ -34,16 +34,22 @@ def words_of(link: Link | None) -> tuple[HypothesisWord, ...]:
 
 def shared(links: Iterable[Link | None]) -> int:
     """How many of the first words all hypotheses have in common."""
-    different = {link and link.name: link for link in links}
-    common = next(iter(different.values()), None)
-    for link in different.values():
-        while link and common and link.name != common.name:
-            ahead = link.depth - common.depth
-            link = link.before if ahead >= 0 else link
-            common = common.before if ahead <= 0 else common
-        if link is None or common is None:
+    deep: dict[int, dict[int, Link]] = {}  # by how many words there are, the beginnings that are to be one
+    for link in set(links):
+        if link is None:
             return 0
-    return common.depth if common else 0
+        deep.setdefault(link.depth, {})[link.name] = link
+    depth = max(deep, default=0)
+    while depth:
+        level = deep.pop(depth)
+        if not deep and len(level) == 1:
+            return depth
+        depth -= 1
+        above = deep.setdefault(depth, {})
+        for link in level.values():
+            if (before := link.before) is not None:
+                above[before.name] = before
+    return 0
 
 
 def until(link: Link | None, frame: int) -> Link | None:

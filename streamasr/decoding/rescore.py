@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Scores:
-    """What two models make of one text: log-probabilities of its words and then of its end."""
+    """What two models make of a text: log-probabilities of its words, but those that all begin with, and of its end."""
 
     ngram: NDArray[np.float64]
     recurrent: NDArray[np.float64]
@@ -51,7 +52,10 @@ class Rescorer:
     config: Rescoring
 
     def order(self, endings: Sequence[Ending], lm: LanguageModel, beam: BeamConfig) -> list[tuple[int, float]]:
-        """Their places and log-probabilities with the mixture of both models, the best first."""
+        """Their places and log-probabilities with the mixture of both models, the best first.
+
+        What all begin with is left to the n-gram model: it cannot change the order.
+        """
         scores = self.scores(endings, lm)
         found = [
             (ending.place, ending.log_prob + score.gain(beam, self.config))
@@ -60,19 +64,22 @@ class Rescorer:
         return sorted(found, key=lambda item: -item[1])
 
     def scores(self, endings: Sequence[Ending], lm: LanguageModel) -> list[Scores]:
-        """What both models make of each.
+        """What both models make of each, from the first word on that is not the same in all.
 
         A phrase of several words counts as one; where one of them is no word of the models, both say the same.
         """
-        texts = {word.text for ending in endings for word in ending.words}
-        known = {text: [lm.number(part) for part in text.split()] for text in texts}
-        numbers = [[known[word.text] for word in ending.words] for ending in endings]
-        found = self.model.score([[number for word in text for number in word] for text in numbers])
+        texts = [[word.text for word in ending.words] for ending in endings]
+        alike = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
+        known = {text: [lm.number(part) for part in text.split()] for text in {*chain(*texts)}}
+        numbers = [[known[text] for text in own] for own in texts]
+        common = sum(map(len, numbers[0][:alike])) if numbers else 0
+        found = self.model.score([[*chain(*own)] for own in numbers], common)
         result = []
         for ending, own, scores in zip(endings, numbers, found, strict=True):
-            ngram = np.array([*(w.evidence.lm_log_prob for w in ending.words), ending.ngram_end], dtype=np.float64)
+            words = ending.words[alike:]
+            ngram = np.array([*(w.evidence.lm_log_prob for w in words), ending.ngram_end], dtype=np.float64)
             recurrent, place = ngram.copy(), 0
-            for i, word in enumerate(own):
+            for i, word in enumerate(own[alike:]):
                 if lm.unknown not in word:
                     recurrent[i] = scores[place : place + len(word)].sum(dtype=np.float64)
                 place += len(word)

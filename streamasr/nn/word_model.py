@@ -62,5 +62,8 @@ class WordModel(Stage):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         y, state = self.hidden(x, state)
-        logits = nn.functional.linear(y, self.embedding.weight, self.bias)
-        return nn.functional.log_softmax(logits, dim=2), state
+        return self.following(y), state
+
+    def following(self, y: Tensor) -> Tensor:
+        """(..., embedding) from `hidden` -> (..., tokens) log-probabilities."""
+        return nn.functional.log_softmax(nn.functional.linear(y, self.embedding.weight, self.bias), dim=-1)
