@@ -73,12 +73,10 @@ def test_a_network_that_cannot_be_is_said_in_one_line(values: dict[str, Any], co
         TrainConfig.from_dict(values, "c.toml").make_model(HEADS)
 
 
-SITTINGS = [
-    f"mini/{number}" for number in ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
-]
+SITTINGS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth")
 
 
-@pytest.mark.parametrize("file", [*SITTINGS, "tiny/config", "finetune/config"])
+@pytest.mark.parametrize("file", [*(f"mini/{sitting}" for sitting in SITTINGS), "tiny/config", "finetune/config"])
 def test_a_recipes_configuration_is_read(file: str) -> None:
     config = TrainConfig.read(ROOT / "recipes" / f"{file}.toml")
     assert TrainConfig.from_dict(config.to_dict(), "checkpoint") == config

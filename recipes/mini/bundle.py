@@ -1,7 +1,8 @@
 """The checkpoints of a run -> the bundled model: python -m recipes.mini.bundle
 
-Averages the weights of the last epochs (how many, is chosen by the letters of dev), exports, adds the words of
-recipes.lm and an int8 graph (the default, if dev's words allow), and fits word times and confidence on dev.
+Averages the weights of the last epochs (how many, is chosen by the letters of dev), mixes in those of other runs
+(--beside), exports, adds the words of recipes.lm and an int8 graph (the default, if dev's words allow), and fits word
+times and confidence on dev.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from export.onnx import make_bundle, must_be_free
 from export.quantize import quantize
-from export.restore import restore
 from export.words import add_recurrent, add_words
-from recipes.finetune.network import mix
 from recipes.mini.card import write_card
 from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
 from recipes.mini.tune import ALIGNMENTS, tune
 from recipes.program import run
 from recipes.sections import write_section
-from streamasr.bundle import BeamConfig, Rescoring, read_bundle
+from streamasr.bundle import BeamConfig, Rescoring
 from streamasr.errors import StreamasrError
 from streamasr.nn.acoustic_model import AcousticModel
 from streamasr.recognizer import BUNDLED
@@ -65,6 +66,19 @@ def choose_average(checkpoints: Sequence[Path], data: Corpus) -> AcousticModel:
     return best[1]
 
 
+def mix_in(model: AcousticModel, others: Sequence[AcousticModel]) -> None:
+    """Half of the weights become those of others, the same share for each (Wortsman et al. 2022, arXiv 2203.05482).
+
+    They must have begun with the same weights, some time ago, and may look less far ahead.
+    """
+    longer = [AcousticModel(model.config) for _ in others]
+    for one, other in zip(longer, others, strict=True):
+        begin(one, other)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.lerp_(torch.stack([one.get_parameter(name) for one in longer]).mean(0), 0.5)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a build reads and writes."""
@@ -75,7 +89,7 @@ class Place:
     shared: Path
     cache: Path
     write: bool  # into the results
-    keep: float = 0.0  # share of the weights in the bundle at `out`
+    beside: tuple[Path, ...] = ()  # folders of other runs, whose last weights are mixed in
 
     @classmethod
     def from_arguments(cls, doc: str | None, work: Path, out: Path, results: Path) -> Place:
@@ -86,20 +100,22 @@ class Place:
         parser.add_argument("--cache", type=Path, default=Path("work/cache"), help="folder for decoded audio")
         parser.add_argument("--out", type=Path, default=out)
         parser.add_argument(
-            "--keep", type=float, default=0.0, metavar="SHARE", help="mix in so much of the weights that --out has"
+            "--beside", type=Path, nargs="+", default=[], metavar="RUN", help="mix in the last weights of other runs"
         )
         parser.add_argument("--write", action="store_true", help=f"what int8 costs into {results.name}")
         given = parser.parse_args()
-        return cls(given.work, given.out, results, given.shared, given.cache, given.write, given.keep)
+        return cls(given.work, given.out, results, given.shared, given.cache, given.write, tuple(given.beside))
 
 
 def build(
     place: Place, words: tuple[Path, Path, Path], beam: BeamConfig, recurrent: tuple[Path, Rescoring] | None
 ) -> None:
     """All of it, beside the bundle that there may be, which makes way for the new one when that is whole."""
-    checkpoints = epochs(place.work)
-    if not checkpoints:
-        raise StreamasrError(f"{place.work}: no epoch-*.pt there; run recipes.mini.train first")
+    folders = (place.work, *place.beside)
+    checkpoints, *others = map(epochs, folders)
+    for folder, found in zip(folders, (checkpoints, *others), strict=True):
+        if not found:
+            raise StreamasrError(f"{folder}: no epoch-*.pt there; run recipes.mini.train first")
     if missing := [str(path) for path in words if not path.exists()]:
         raise StreamasrError(f"{', '.join(missing)}: not there; run recipes.g2p.train and recipes.lm.build first")
     if not ALIGNMENTS.is_file():
@@ -107,11 +123,12 @@ def build(
     if (heard := load_checkpoint(checkpoints[-1]).get("sources")) is None:
         raise StreamasrError(f"{checkpoints[-1]}: does not say what speech it has heard; train on with this version")
     must_be_free(place.out)
-    model = choose_average(checkpoints, corpus(place.shared, place.cache))
-    if place.keep:
-        before = AcousticModel(model.config)
-        begin(before, restore(read_bundle(place.out)))
-        mix(model, dict(before.named_parameters()), place.keep, fresh=False)
+    data = corpus(place.shared, place.cache)
+    model = choose_average(checkpoints, data)
+    if others:
+        mix_in(model, [load_model(found[-1:]) for found in others])
+        error = letter_error(model, data, AudioCache([u.audio for u in data.dev], data.cache))
+        print(f"with {len(others)} others: letter error on dev {100 * error:.2f} %", flush=True)
     with tempfile.TemporaryDirectory(dir=place.out.parent, prefix=f".{place.out.name}.") as beside:
         made = Path(beside) / place.out.name
         bundle = make_bundle(model, made, made.name, speech_sources(heard))

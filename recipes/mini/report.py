@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work/mini"), help="folder of the run")
-    parser.add_argument("--config", default="eighth.toml", help="which it had; its name is written")
+    parser.add_argument("--config", default="ninth.toml", help="which it had; its name is written")
     arguments = parser.parse_args()
     folder = arguments.work
     saved = load_checkpoint(folder / "last.pt")

@@ -2,8 +2,8 @@
 
 One process:    python -m recipes.mini.train
 Two cores:      torchrun --nproc-per-node 2 -m recipes.mini.train
-The bundled model's later sittings: --init BUNDLE --config recipes/mini/second.toml (to sixth; the seventh was not kept;
-eighth with --synthetic)
+The bundled model's later sittings: --init BUNDLE --config recipes/mini/second.toml (to ninth;
+the last two with --synthetic)
 """
 
 from __future__ import annotations
