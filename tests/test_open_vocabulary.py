@@ -130,8 +130,8 @@ def test_hotwords_stand_beside_it() -> None:
 class Indifferent:
     """A recurrent model to which all words are equal."""
 
-    def score(self, sentences: list[list[int]]) -> list[np.ndarray]:
-        return [np.full(len(sentence) + 1, -2.0, dtype=np.float32) for sentence in sentences]
+    def score(self, sentences: list[list[int]], common: int = 0) -> list[np.ndarray]:
+        return [np.full(len(sentence) - common + 1, -2.0, dtype=np.float32) for sentence in sentences]
 
 
 def test_a_recurrent_model_copes_with_it() -> None:

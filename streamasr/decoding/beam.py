@@ -30,6 +30,7 @@ from streamasr.errors import StreamError
 
 ABANDONED = 25.0  # nats that breaking a word off costs, more than saying it: or rare words before a pause were lost
 ROUNDING = 1e-6  # more than sums of the same numbers in another order differ by
+CROWD = 2  # times as many hypotheses as may live on are looked at: of more, nothing is left in the end
 PATIENCE = 5  # frames for which a word that is not complete is believed to go on
 
 
@@ -95,7 +96,7 @@ class BeamSearch:
         grown = np.where(state.last[of] == token, state.blank[of], total[of]) + lp[token]
         spelled, grown_prior = self._spelled_on(state, of, token, child)
         grown_rank = grown + grown_prior + self._hope[child]
-        least = max(stay_rank.max(), grown_rank.max(initial=NEVER)) - self.config.width
+        least = self._least(np.concatenate([stay_rank, grown_rank]))
         kept = np.flatnonzero(grown_rank >= least)
         of, token, child, grown, grown_rank = of[kept], token[kept], child[kept], grown[kept], grown_rank[kept]
         spelled, grown_prior = spelled[:, kept], grown_prior[kept]
@@ -136,6 +137,11 @@ class BeamSearch:
         return self._settle(
             state, lp, letter_frame, candidates.survivors(self.config.histories, self.config.hypotheses)
         )
+
+    def _least(self, rank: Floats) -> float:
+        """The rank that a hypothesis needs: within the width of the best, and among CROWD times as many as live on."""
+        least, most = float(rank.max()) - self.config.width, CROWD * self.config.hypotheses
+        return max(least, float(np.partition(rank, -most)[-most])) if len(rank) > most else least
 
     def _worthwhile(self, state: BeamState, total: Floats, lp: Floats, stay_rank: Floats) -> NDArray[np.bool_] | None:
         """(hypotheses, tokens): which pairs may come out within the width, so that the others need not be made.
