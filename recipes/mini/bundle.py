@@ -19,6 +19,7 @@ import torch
 from export.onnx import make_bundle, must_be_free
 from export.quantize import quantize
 from export.words import add_recurrent, add_words
+from recipes.finetune.network import mix
 from recipes.mini.card import write_card
 from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
 from recipes.mini.tune import ALIGNMENTS, tune
@@ -74,9 +75,9 @@ def mix_in(model: AcousticModel, others: Sequence[AcousticModel]) -> None:
     longer = [AcousticModel(model.config) for _ in others]
     for one, other in zip(longer, others, strict=True):
         begin(one, other)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            value.lerp_(torch.stack([one.get_parameter(name) for one in longer]).mean(0), 0.5)
+    names = [name for name, _ in model.named_parameters()]
+    theirs = {name: torch.stack([one.get_parameter(name) for one in longer]).mean(0) for name in names}
+    mix(model, theirs, 0.5, fresh=False)
 
 
 @dataclass(frozen=True)
