@@ -119,7 +119,7 @@ def _pour(
     AudioError, and nothing written, where it gave no text at all.
     """
     text = _Text(WRITERS[job.format](source.name), write)
-    stream = recognizer.stream(endpoint=job.endpoint, hotwords=job.hotwords)
+    stream = recognizer.stream(endpoint=job.endpoint, hotwords=job.hotwords, partials=False)
     total = None if source.seconds is None else round(source.seconds, 1)
     long = total is None or total > 60.0
     layout = "{desc}: {percentage:3.0f}% of {total_fmt} s [{elapsed}<{remaining}]" if total else None

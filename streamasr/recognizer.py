@@ -78,6 +78,7 @@ class Recognizer:
         endpoint: Sequence[EndpointRule] | None = None,
         n_best: int | None = None,
         hotwords: Mapping[str, float] | None = None,
+        partials: bool = True,
     ) -> Stream:
         """A new conversation, or with `snapshot` (from Stream.snapshot) the continuation of one.
 
@@ -86,8 +87,9 @@ class Recognizer:
         n_best: so many texts, with their scores, come with each Final as `alternatives`; None: as in the snapshot.
         hotwords: words or phrases that are likely to be said, with what is added to their log-probability (5 is
         much); `stream.hotwords` changes them while the stream runs.
+        partials: False saves a little work where nobody reads along: no Partial comes, all else is the same.
         """
-        return Stream(self._engine, snapshot, endpoint, n_best, hotwords)
+        return Stream(self._engine, snapshot, endpoint, n_best, hotwords, partials)
 
     def accept(
         self, streams: Sequence[Stream], pieces: Sequence[ArrayLike], rate: int | None = None
@@ -120,7 +122,7 @@ class Recognizer:
         return self._transcribe(source.chunks(), source.rate, source.warnings)
 
     def _transcribe(self, chunks: Iterable[NDArray[np.generic]], rate: int | None, warnings: list[str]) -> Transcript:
-        stream = self.stream()
+        stream = self.stream(partials=False)
         finals: list[Final] = []
         for chunk in chunks:
             finals += [event for event in stream.accept(chunk, rate) if isinstance(event, Final)]

@@ -40,8 +40,10 @@ class Stream:
         endpoint: Sequence[EndpointRule] | None,
         n_best: int | None,
         hotwords: Mapping[str, float] | None,
+        partials: bool,
     ) -> None:
         self.endpoint = engine.bundle.endpoint  # may be changed while the stream runs
+        self.partials = partials  # this, too
         self._n_best = 0
         self._engine = engine
         self._acoustic = engine.acoustic
@@ -195,7 +197,8 @@ class Stream:
             if frame >= 0 and (stop is None or frame < stop):
                 state = utterances.frame(row, frame, state, events)
         frames = first + len(log_probs) if stop is None else min(first + len(log_probs), stop)
-        self._state = utterances.partial(state, frames, events)
+        state = utterances.forget(state)
+        self._state = utterances.partial(state, frames, events) if self.partials else state
         return events
 
     def _utterances(self) -> Utterances:

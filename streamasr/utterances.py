@@ -70,12 +70,16 @@ class Utterances:
             return state
         return self.end((frame + 1) * graph.stride, state, events)
 
+    def forget(self, state: StreamState) -> StreamState:
+        """Where nothing has been said, a second pass need not read what is long past."""
+        if self.engine.second is None or self.decoder.spoken(state.decoder):
+            return state
+        return replace(state, again=state.again.keep(RUN_UP_S * self._rate, self._graph.stride))
+
     def partial(self, state: StreamState, frames: int, events: list[Event]) -> StreamState:
         """What is likely after so many frames, if it has changed."""
         if self.decoder.spoken(state.decoder) is None:
-            if self.engine.second is None:
-                return state
-            return replace(state, again=state.again.keep(RUN_UP_S * self._rate, self._graph.stride))
+            return state
         hypothesis = self.decoder.hypothesis(state.decoder)
         if not hypothesis.words:
             return state  # another first word is under way; what is shown may yet be right

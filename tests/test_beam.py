@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamasr.bundle import BeamConfig, Evidence
+from streamasr.bundle import BeamConfig
 from streamasr.decoding.beam import BeamSearch
 from streamasr.decoding.beam_state import BeamState
 from streamasr.decoding.candidates import NEVER, Candidates
@@ -249,7 +249,7 @@ def test_what_all_hypotheses_begin_with(texts: list[list[int]]) -> None:
         for end in range(1, len(text) + 1):
             words = tuple(text[:end])
             before = made[words[:-1]]
-            link = Link(before, "", 0, 0, Evidence(0.0, 0.0, 1, 0.0, 0.0), 0, end, hash(words))
+            link = Link(before, "", 0, 0, (0.0, 0.0, 1, 0.0, 0.0), 0, end, hash(words))
             if end == len(text) or words not in made:  # the same words may be said at other times
                 made[words] = link
     assert shared([made[tuple(text)] for text in texts]) == sum(

@@ -197,7 +197,7 @@ def python_lines(built: Built, audio: Any) -> Iterator[str]:
     bundle, (_, tokens) = built.bundle, built.bundle.head("letters")
     replay: Any = Replay(Acoustic(bundle, "int8"), built.log_probs(audio))
     engine = Engine(bundle, replay, Greedy(tokens), slice(0, len(tokens)), bundle.tuning["greedy"])
-    stream, block, partial, shown = Stream(engine, None, None, 0, None), replay.graph.block, "", ""
+    stream, block, partial, shown = Stream(engine, None, None, 0, None, True), replay.graph.block, "", ""
     for start in range(0, len(audio), block):
         for event in stream.accept(audio[start : start + block], bundle.sample_rate):
             if isinstance(event, Final):

@@ -9,6 +9,7 @@ import json
 import lzma
 import math
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from streamasr.cli import main
 from streamasr.decoding.arpa import LN10, read_arpa, write_ngram
 from streamasr.decoding.backoff import Arpa, describe
-from streamasr.decoding.ngram import HEADER, MAGIC, Ngram
+from streamasr.decoding.ngram import HEADER, MAGIC, Header, Ngram
 from streamasr.errors import BundleError
 from streamasr.lm import add_parser
 from streamasr.recognizer import load
@@ -262,7 +263,7 @@ def test_any_model(
 
 
 def test_mapped(tmp_path: Path) -> None:
-    """The n-grams stay in the file: they are views of a memory map."""
+    """What the file holds stays in it, but for the keys: views of a memory map."""
     _, lm = make(tmp_path, arpa_text(3, seed=1))
     for name in ("child", "prob", "first", "inner", "backoff"):
         base: object = lm.arrays[name]
@@ -290,6 +291,12 @@ def damage(content: bytes, how: str) -> bytes:
         header["colour"] = "blue"
     elif how == "sizes":
         header["ngrams"] = []
+    elif how == "contexts":
+        body = bytearray(content)
+        place = Header(**header).offsets()["first"]
+        body[place : place + 4] = b"\xff\xff\0\0"
+        header["crc32"] = zlib.crc32(bytes(body[HEADER:]))
+        content = bytes(body)
     elif how == "bit":
         return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
     elif how == "short":
@@ -308,6 +315,7 @@ def damage(content: bytes, how: str) -> bytes:
         ("format", "format 99"),
         ("key", "unknown key 'colour'"),
         ("sizes", "sizes that cannot be"),
+        ("contexts", "do not share its n-grams out"),
         ("bit", "checksum"),
         ("short", "bytes, expected"),
         ("head only", "100 bytes, expected"),

@@ -143,6 +143,21 @@ def test_partials_grow_into_the_final(toy):
     assert were_stable
 
 
+def test_who_does_not_read_along_misses_nothing_else(toy):
+    """Also where somebody begins to read along in the middle."""
+    audio = noise(6, 30.0)
+    quiet, half = toy.stream(partials=False), toy.stream(partials=False)
+    finals = [event for event in events_of(toy, audio, [640]) if isinstance(event, Final)]
+    assert len(finals) > 1
+    assert [*quiet.accept(audio), *quiet.finish()] == finals
+    events = half.accept(audio[: len(audio) // 2])
+    assert all(isinstance(event, Final) for event in events)
+    half.partials = True
+    rest = [*half.accept(audio[len(audio) // 2 :]), *half.finish()]
+    assert any(isinstance(event, Partial) for event in rest)
+    assert [event for event in (*events, *rest) if isinstance(event, Final)] == finals
+
+
 @pytest.mark.slow
 def test_speech_without_a_pause_ends_and_its_stream_does_not_grow(toy):
     stream = toy.stream(endpoint=[LAST_RESORT])

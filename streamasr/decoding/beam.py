@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamasr.bundle import Evidence
 from streamasr.decoding import links
 from streamasr.decoding.beam_state import BLANK, BeamState
 from streamasr.decoding.candidates import NEVER, Candidates, Floats, Ints, Names, longer, of_phones
@@ -75,7 +74,7 @@ class BeamSearch:
     def step(self, log_probs: NDArray[np.float32], state: BeamState) -> BeamState:
         state = self._decided(state)
         lp = log_probs.astype(np.float64)
-        total = np.logaddexp(state.blank, state.label)
+        total = state.total
         if lp[BLANK] >= self._skip:
             return replace(
                 state,
@@ -84,7 +83,7 @@ class BeamSearch:
                 label=np.full(len(total), NEVER),
             )
         best_token = int(lp.argmax())
-        tokens = np.flatnonzero(lp >= lp[best_token] - self.config.token_width)
+        tokens = (lp >= lp[best_token] - self.config.token_width).nonzero()[0]
         tokens = tokens[tokens != BLANK]
 
         state = self._without_pauses(state)
@@ -97,9 +96,9 @@ class BeamSearch:
         spelled, grown_prior = self._spelled_on(state, of, token, child)
         grown_rank = grown + grown_prior + self._hope[child]
         least = self._least(np.concatenate([stay_rank, grown_rank]))
-        kept = np.flatnonzero(grown_rank >= least)
+        kept = (grown_rank >= least).nonzero()[0]
         of, token, child, grown, grown_rank = of[kept], token[kept], child[kept], grown[kept], grown_rank[kept]
-        spelled, grown_prior = spelled[:, kept], grown_prior[kept]
+        spelled, grown_prior = spelled.take(kept, axis=1), grown_prior[kept]
         # A word may end wherever one stands in the tree; then the next begins at the root.
         ending, word = self._tree.words(child)
         lm_score, worth, lm = self.vocabulary.score(state.lm[of[ending]], word)
@@ -107,10 +106,10 @@ class BeamSearch:
         if self.vocabulary.unknown:
             end_prior += self.vocabulary.unknown.end(spelled[:, ending])
         end_rank = grown[ending] + end_prior
-        kept = np.flatnonzero(end_rank >= least)
+        kept = (end_rank >= least).nonzero()[0]
         ending, word, lm_score, lm = ending[kept], word[kept], lm_score[kept], lm[kept]
         end_prior, end_rank = end_prior[kept], end_rank[kept]
-        staying = np.flatnonzero(stay_rank >= least)
+        staying = (stay_rank >= least).nonzero()[0]
 
         # All candidates: those that stay, those that grew, those that ended a word.
         source = np.concatenate([staying, of, of[ending]])
@@ -157,7 +156,7 @@ class BeamSearch:
     def _spelled_on(self, state: BeamState, of: Ints, token: Ints, child: Ints) -> tuple[Names, Floats]:
         """For hypotheses that grow by a token: their unknown words' phones, what they cost so far."""
         if not self.vocabulary.unknown:
-            return state.spelled[:, of], state.prior[of]
+            return state.spelled.take(of, axis=1), state.prior[of]
         spelled, worth = self.vocabulary.unknown.grow(state.spelled[:, of], token, self._tree.in_loop(child))
         return spelled, state.prior[of] + worth
 
@@ -174,7 +173,10 @@ class BeamSearch:
         if len({link and link.name for link in ended.values()}) == 1:
             return state
         likely = self.endings(state, self.rescorer.config.hypotheses, self.rescorer.config.margin)
-        best, _ = self.rescorer.order(likely, self.vocabulary.lm, self.config)[0]
+        best = likely[0].place
+        old = [ended[id(state.links[ending.place])] for ending in likely]
+        if len({link and link.name for link in old}) > 1:
+            best, _ = self.rescorer.order(likely, self.vocabulary.lm, self.config)[0]
         said = ended[id(state.links[best])]
         if said is None:
             return state
@@ -199,8 +201,7 @@ class BeamSearch:
         """The survivors, with the frames and the evidence of their open words brought up to date."""
         source, grew, new = chosen.source, chosen.grew, lp[chosen.last]
         opens = grew & (state.node[source] == ROOT)
-        evidence = state.evidence[:, source]
-        evidence[:, opens] = 0.0
+        evidence = np.where(opens, 0.0, state.evidence.take(source, axis=1))
         evidence[0] += np.where(grew, new, 0.0)
         evidence[1] = np.where(grew, np.minimum(evidence[1], new), evidence[1])
         evidence[2] += grew
@@ -208,22 +209,16 @@ class BeamSearch:
         word_start = np.where(opens, state.frame, state.word_start[source])
         word_end = np.where(grew, state.frame, state.word_end[source])
         words = state.links[source]
-        said = np.flatnonzero(chosen.word >= 0)
+        said = (chosen.word >= 0).nonzero()[0]
         texts = self.vocabulary.texts
-        columns = (chosen.word, word_start, word_end, chosen.lm_score, chosen.history, *evidence)
-        rows = zip(said.tolist(), *(column[said].tolist() for column in columns), strict=True)
-        for i, word, first, end, score, history, total, low, tokens, blank in rows:
+        sums = zip(*evidence[:, said].tolist(), chosen.lm_score[said].tolist(), strict=True)
+        columns = (column[said].tolist() for column in (chosen.word, word_start, word_end, chosen.history))
+        for i, own, word, first, end, history in zip(said.tolist(), sums, *columns, strict=True):
             before = words[i]
-            words[i] = Link(
-                before,
-                texts[word],
-                first,
-                end,
-                Evidence(total / tokens, low, int(tokens), blank / (end - first + 1), score),
-                before.begin if before else first,
-                before.depth + 1 if before else 1,
-                history,
-            )
+            if before:
+                words[i] = Link(before, texts[word], first, end, own, before.begin, before.depth + 1, history)
+            else:
+                words[i] = Link(None, texts[word], first, end, own, first, 1, history)
         if self.vocabulary.unknown:
             for i in np.flatnonzero(chosen.word == self.vocabulary.lm.unknown):
                 phones = self.vocabulary.unknown.name(state.spelled[:, source[i]], int(chosen.last[i]))
@@ -246,14 +241,13 @@ class BeamSearch:
         )
 
     def spoken(self, state: BeamState) -> Spoken | None:
-        link = state.links[_best(self._rank(state), state.node == ROOT)]
+        link = state.links[self._best_said(state)]
         return Spoken(link.begin, state.frame - 1 - state.letter_frame) if link else None
 
     def hypothesis(self, state: BeamState) -> Hypothesis:
-        rank = self._rank(state)
-        best = int(rank.argmax())
+        best = int(self._rank(state).argmax())
         if state.frame - state.word_end[best] > PATIENCE:  # nobody goes on with its open word
-            best = _best(rank, state.node == ROOT)
+            best = self._best_said(state)
         words, stable = links.words_of(state.links[best]), links.shared(state.links.tolist())
         while len(words) > stable and state.frame - 1 - words[-1].last_frame < self.config.settle:
             words = words[:-1]  # a longer word, or another, is still likely
@@ -270,8 +264,15 @@ class BeamSearch:
             found.setdefault(text, log_prob)
         return list(found.items())[:n]
 
+    def _best_said(self, state: BeamState) -> int:
+        """The best hypothesis without an open word; the best of all, where all have one."""
+        whole = (state.node == ROOT).nonzero()[0]
+        if not len(whole):
+            return int(self._rank(state).argmax())
+        return int(whole[(state.total[whole] + state.prior[whole]).argmax()])
+
     def _rank(self, state: BeamState) -> Floats:
-        rank: Floats = np.logaddexp(state.blank, state.label) + state.prior + self._hope[state.node]
+        rank: Floats = state.total + state.prior + self._hope[state.node]
         return rank
 
     def _ended(self, state: BeamState) -> list[tuple[int, float]]:
@@ -319,7 +320,7 @@ class BeamSearch:
         begun = state.prior - state.prior[said] if self.vocabulary.unknown else np.zeros(len(state.prior))
         kept = np.flatnonzero(state.history == state.history[said])
         state = state.chosen(kept)
-        total = np.logaddexp(state.blank, state.label).max()
+        total = state.total.max()
         fresh = self._fresh(0, 0)
         return replace(
             state,
@@ -339,7 +340,3 @@ class BeamSearch:
         if checksum != self.vocabulary.checksum:
             raise StreamError("taken with other words; load the language model or grammar of that time to continue")
         return BeamState.unpack(state, self._rows)
-
-
-def _best(rank: Floats, among: NDArray[np.bool_]) -> int:
-    return int(np.argmax(np.where(among, rank, NEVER) if among.any() else rank))

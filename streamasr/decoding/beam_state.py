@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,12 @@ class BeamState:
     word_end: Ints
     evidence: Floats  # (4, hypotheses): sum, minimum, number of that word's token log-probabilities; sum of the blank's
     links: NDArray[np.object_]  # words so far: Link or None
+
+    @cached_property
+    def total(self) -> Floats:
+        """Log-probability of all alignments."""
+        both: Floats = np.logaddexp(self.blank, self.label)
+        return both
 
     @classmethod
     def fresh(cls, frame: int, letter_frame: int, lm: int, spelled: int) -> BeamState:

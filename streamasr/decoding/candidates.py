@@ -54,16 +54,16 @@ class Candidates:
         order = np.argsort((future & HALF) | (key >> np.uint64(32)), kind="stable")
         leader, blank, label, rank = self._summed(order, key[order])
         future = future[leader]
-        starts = np.append(np.flatnonzero(_begins(future)), len(future))
-        sizes = starts[1:] - starts[:-1]
+        ends = _begins(future, 1).nonzero()[0]
+        sizes = ends[1:] - ends[:-1]
         lives = np.ones(len(future), dtype=bool)
         if (many := sizes > histories).any():
-            crowd = np.flatnonzero(np.repeat(many, sizes))
+            crowd = np.repeat(many, sizes).nonzero()[0]
             group = np.repeat(np.arange(len(sizes)), sizes)[crowd]
             crowd = crowd[np.lexsort((-rank[crowd], group))]
             nth = np.arange(len(crowd)) - np.repeat(np.cumsum(sizes[many]) - sizes[many], sizes[many])
             lives[crowd[nth >= histories]] = False
-        kept = np.flatnonzero(lives)
+        kept = lives.nonzero()[0]
         if len(kept) > count:
             kept = kept[np.argpartition(-rank[kept], count)[:count]]
         return self.take(leader[kept], blank=blank[kept], label=label[kept], rank=rank[kept])
@@ -77,10 +77,10 @@ class Candidates:
             together = ~first
             together[:-1] |= together[1:]
             place, begins = order[together], first[together]
-            starts, group, those = np.flatnonzero(begins), np.cumsum(begins) - 1, np.flatnonzero(together[first])
+            starts, group, those = begins.nonzero()[0], begins.cumsum() - 1, together[first].nonzero()[0]
             own = self.rank[place]
             best = np.maximum.reduceat(own, starts)
-            at_best = np.flatnonzero(own == best[group])[::-1]
+            at_best = (own == best[group]).nonzero()[0][::-1]
             chosen = np.empty(len(starts), dtype=np.int64)
             chosen[group[at_best]] = place[at_best]  # the first of equals
             alone = np.logaddexp(self.blank[chosen], self.label[chosen])
@@ -91,10 +91,10 @@ class Candidates:
         return leader, blank, label, rank
 
 
-def _begins(values: Names) -> NDArray[np.bool_]:
-    """Which are not as the one before."""
-    first = np.ones(len(values), dtype=bool)
-    np.not_equal(values[1:], values[:-1], out=first[1:])
+def _begins(values: Names, beyond: int = 0) -> NDArray[np.bool_]:
+    """Which are not as the one before. beyond: so many more at the end that are not, either."""
+    first = np.ones(len(values) + beyond, dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=first[1 : len(values)])
     return first
 
 

@@ -20,10 +20,16 @@ class Link:
     text: str
     first_frame: int
     last_frame: int
-    evidence: Evidence
+    sums: tuple[float, ...]  # of its tokens' log-probabilities: sum, minimum, number; of the blank's; the word's own
     begin: int  # first frame of the first word of all
     depth: int  # words up to this one
     name: int  # of the sequence of words up to this one: equal sequences, equal names
+
+    @property
+    def evidence(self) -> Evidence:
+        """Only made of the sums when it is asked for: few of the words that a beam thinks of are."""
+        total, least, tokens, blank, lm = self.sums
+        return Evidence(total / tokens, least, int(tokens), blank / (self.last_frame - self.first_frame + 1), lm)
 
 
 def words_of(link: Link | None) -> tuple[HypothesisWord, ...]:
@@ -74,12 +80,11 @@ def pack(links: Sequence[Link | None]) -> Any:
                 break
             new.append(member)
         for member in reversed(new):
-            evidence = member.evidence
             places[id(member)] = len(rows)
             rows.append(
                 [
                     *(places[id(member.before)], member.text, member.first_frame, member.last_frame),
-                    list(evidence),
+                    list(member.sums),
                     *(member.begin, member.depth, member.name),
                 ]
             )
@@ -90,9 +95,9 @@ def unpack(values: Any) -> list[Link | None]:
     """The inverse of pack."""
     made: list[Link | None] = []
     rows, places = values
-    for before, text, first, last, evidence, begin, depth, name in rows:
+    for before, text, first, last, sums, begin, depth, name in rows:
         older = made[before] if before >= 0 else None
-        made.append(Link(older, text, first, last, Evidence(*evidence), begin, depth, name))
+        made.append(Link(older, text, first, last, tuple(sums), begin, depth, name))
     return [made[place] if place >= 0 else None for place in places]
 
 

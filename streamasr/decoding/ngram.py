@@ -4,7 +4,8 @@ The n-grams form a tree: the children of a context are the words known to follow
 n-gram that is itself a context (something follows it, or it has a back-off weight) has a number;
 contexts count from 1, level by level, in the order of their n-grams, and 0 stands for none. A state
 holds the numbers of the contexts that the last 1, 2, ... words make. So all orders are looked up in
-one bisection, and states are equal where their futures are.
+one bisection, and states are equal where their futures are. For that, what the file says in two bytes
+an n-gram becomes a key of eight in memory: to bisect the file itself would take three times as long.
 
 File: MAGIC, the header as JSON, spaces up to HEADER bytes; then the arrays of `Header.layout`.
 Probabilities and back-offs are numbers in a codebook of 256, one for each order, or plain float32.
@@ -34,10 +35,12 @@ ALIGN = 8
 MAX_ORDER = 4
 MAX_WORDS = 65_534  # ids are two bytes, and </s> and <s> need one each
 MAX_CONTEXTS = (1 << 23) - 1
-SHIFTS = (0, 17, 40)  # of the contexts of 1, 2 and 3 words in a state
-MASKS = ((1 << 17) - 1, MAX_CONTEXTS, MAX_CONTEXTS)
+SHIFTS = np.array([[0], [17], [40]])  # of the contexts of 1, 2 and 3 words in a state
+MASKS = np.array([[(1 << 17) - 1], [MAX_CONTEXTS], [MAX_CONTEXTS]])
 CODES = 256
+BOOKS = CODES * np.arange(MAX_ORDER)[:, None]  # where each order's codebook begins
 NOWHERE = np.uint32(0xFFFFFFFF)
+WORD = np.uint64(16)  # bits of a word in a key
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -90,6 +93,7 @@ class Ngram:
     words: tuple[str, ...]
     unigram: Floats  # (words,) log-probability of each word without context
     arrays: Arrays
+    keys: NDArray[np.uint64]  # of the n-grams of orders 2, 3, ...: context and last word, ascending
     start: int  # the state after <s>
     empty: int = 0  # the state without context
     unknown: int = 0
@@ -116,7 +120,12 @@ class Ngram:
         unigram = arrays["probs"].take(arrays["unigram"]) if header.quantised else arrays["unigram"].astype(np.float32)
         arrays["unigram"] = unigram
         start = int(_contexts(arrays["inner"], np.array([header.words + 1], dtype=np.uint32))[0])
-        return cls(header, words, unigram[: header.words], arrays, start if header.order > 1 else 0)
+        first = arrays["first"].astype(np.int64)
+        children = first[1:] - first[:-1]
+        if (children < 0).any() or children.sum() != len(arrays["child"]):
+            raise BundleError(f"{path}: its contexts do not share its n-grams out; write it again")
+        keys = np.repeat(np.arange(len(children), dtype=np.uint64) << WORD, children) | arrays["child"]
+        return cls(header, words, unigram[: header.words], arrays, keys, start if header.order > 1 else 0)
 
     @property
     def checksum(self) -> int:
@@ -142,8 +151,8 @@ class Ngram:
         score = arrays["unigram"].take(words)
         if levels == 0 or len(states) == 0:
             return score, np.zeros_like(states)
-        context = np.stack([(states >> SHIFTS[k]) & MASKS[k] for k in range(levels)])  # (levels, Q)
-        place, found = _find(arrays["child"], arrays["first"], context, words)
+        context = (states >> SHIFTS[:levels]) & MASKS[:levels]  # (levels, Q)
+        place, found = _find(self.keys, context, words)
         prob = self._weights("prob", "probs", place, 1)
         backoff = self._weights("backoff", "backoffs", context, 0)
         for k in range(levels):
@@ -169,31 +178,17 @@ class Ngram:
         values = self.arrays[name].take(place, mode="clip")
         if not self.header.quantised:
             return np.asarray(values, dtype=np.float32)
-        book = CODES * np.arange(order, order + len(place))[:, None]
-        return np.asarray(self.arrays[codebooks].take(values + book), dtype=np.float32)
+        books = BOOKS[order : order + len(place)]
+        return np.asarray(self.arrays[codebooks].take(books + values), dtype=np.float32)
 
 
-def _find(
-    child: NDArray[np.uint16], first: NDArray[np.uint32], context: Ints, words: NDArray[np.int32]
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """(levels, Q) contexts, (Q,) words -> (levels, Q) places among the children, and whether the word is there.
-
-    All bisections go in step: each looks so far ahead that the longest of them ends in time.
-    """
-    place = first.take(context).astype(np.int64)
-    last = first.take(context + 1).astype(np.int64) - 1
-    known = last >= place
-    if not known.any():
-        return place, known
-    word = words.astype(np.uint16)
-    np.maximum(last, 0, out=last)
-    np.minimum(place, last, out=place)
-    ahead = 1 << int((last - place).max()).bit_length() >> 1
-    while ahead:
-        probe = np.minimum(place + ahead, last)
-        np.copyto(place, probe, where=child.take(probe) <= word)
-        ahead >>= 1
-    return place, known & (child.take(place) == word)
+def _find(keys: NDArray[np.uint64], context: Ints, words: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
+    """(levels, Q) contexts, (Q,) words -> (levels, Q) places among the n-grams, and whether the word is there."""
+    if not len(keys):
+        return np.zeros(context.shape, dtype=np.int64), np.zeros(context.shape, dtype=np.bool_)
+    wanted = context.astype(np.uint64) << WORD | words.astype(np.uint64)
+    place = keys.searchsorted(wanted)
+    return place, keys.take(place, mode="clip") == wanted
 
 
 def _contexts(inner: NDArray[np.uint32], node: NDArray[np.uint32]) -> Ints:
