@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from export.graph import OPSET
 from export.program import run
 from streamasr.decoding.ngram import Ngram
-from streamasr.decoding.recurrent import ASKED, LOG_PROBS, NEW, ROWS, WORD, WORDS, Recurrent, fingerprint
+from streamasr.decoding.recurrent import ASKED, LOG_PROBS, NEW, ROWS, WORD, WORDS, Recurrent, fingerprint, read_states
 from streamasr.errors import StreamasrError
 from streamasr.nn.word_model import WordModel, WordModelConfig
 from streamasr.training.checkpoint import load_checkpoint
@@ -56,6 +56,29 @@ def load_word_model(path: Path, words: tuple[str, ...]) -> WordModel:
         model.load_state_dict(checkpoint["model"])
     except (TypeError, RuntimeError) as error:
         raise StreamasrError(f"{path}: not of a recurrent language model: {error}".splitlines()[0]) from error
+    return model.eval()
+
+
+def read_word_model(path: Path, words: tuple[str, ...]) -> WordModel:
+    """The model of a graph that `write_recurrent` wrote for these words, its weights as the graph stores them."""
+    states = read_states(path)
+    Recurrent(path, states, words)  # BundleError: it is of other words
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    weights = {}
+    for name in (name.removesuffix(".small") for name in stored if name.startswith("model.")):
+        if not name.endswith(".scale"):
+            values = stored[name] if name in stored else stored[f"{name}.small"]
+            values = values * stored.get(f"{name}.scale", 1).astype(np.float32) if values.dtype == np.int8 else values
+            weights[name.removeprefix("model.")] = torch.from_numpy(values.astype(np.float32))
+    tokens, embedding = weights["embedding.weight"].shape
+    config = WordModelConfig(len(words) + 2, tokens, embedding, int(states[0].shape[-1]))
+    model = WordModel(config)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise StreamasrError(
+            f"{path}: stores its weights otherwise than this version would; export it again"
+        ) from error
     return model.eval()
 
 

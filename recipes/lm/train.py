@@ -1,5 +1,7 @@
 """Train the recurrent language model: python -m recipes.lm.train; called again, it goes on where it was stopped.
 
+A new run begins with nothing, or with the weights of a graph (--init), to train that one further.
+
 Words are those of WORK/en.lm, sentences stand alone. The learning rate falls over the minutes that are planned,
 while the share of the transcripts in what is read rises: they are nearest to what the recogniser hears.
 """
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export.recurrent import read_word_model
 from recipes.lm.text import CORPORA, Ids, Vocabulary, read_lines
 from recipes.lm.tokens import Corpus, Tokenising, batches, tokenise
 from recipes.mini.data import LETTERS
@@ -35,6 +38,7 @@ BATCH = 2048  # words
 RATE, WARM_UP = 3e-3, 200
 SHARES = (0.25, 0.7)  # of the transcripts in what is read, at the beginning and at the end
 EXACT, SAMPLED = 1000, 1000  # tokens: the frequent ones are always summed over, of the others a sample
+NEVER = -1e4  # bias of <s>, which goes in at every beginning and never comes out, so that no sample would hold it down
 SAVE_S, LOG_S = 600.0, 60.0
 
 
@@ -107,8 +111,12 @@ class Trainer:
         self.model = WordModel(config)
         self.model.token.copy_(torch.from_numpy(tokenising.token))
         self.model.share.copy_(torch.from_numpy(tokenising.share))
-        with torch.no_grad():
-            self.model.bias.copy_(torch.from_numpy(np.log(tokenising.frequency + 1e-9)))
+        if arguments.init:
+            self._begin(read_word_model(arguments.init, vocabulary.words), arguments.init)
+        else:
+            with torch.no_grad():
+                self.model.bias.copy_(torch.from_numpy(np.log(tokenising.frequency + 1e-9)))
+        self.bfloat16: bool = arguments.bfloat16
         self.optimiser = torch.optim.AdamW(
             self.model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01, fused=True
         )
@@ -121,7 +129,17 @@ class Trainer:
         self.vocabulary = fingerprint(vocabulary.words)
         if (self.folder / "last.pt").exists():
             self._resume(load_checkpoint(self.folder / "last.pt"))
+        with torch.no_grad():
+            self.model.bias[self.model.token[vocabulary.start]] = NEVER
         self.log(f"{sum(p.numel() for p in self.model.parameters()):,} parameters, {config}")
+
+    def _begin(self, other: WordModel, path: Path) -> None:
+        """With the weights of another one, which must read the same tokens."""
+        if other.config != self.model.config or not torch.equal(other.token, self.model.token):
+            raise StreamasrError(f"{path}: has {other.config} or other tokens, expected {self.model.config}")
+        share = self.model.share.clone()  # not as the graph rounded it
+        self.model.load_state_dict(other.state_dict())
+        self.model.share.copy_(share)
 
     def log(self, line: str) -> None:
         """To the file and to the terminal."""
@@ -161,7 +179,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.bfloat16):
             y, _ = self.model.hidden(x, self.model.zero_state(len(x)))
             there = target >= 0
             loss = self.sampler.loss(self.model, y[there], target[there])
@@ -204,7 +222,9 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--lm", type=Path, default=Path("work/lm/en.lm"), help="the n-gram model whose words these are")
     parser.add_argument("--work", type=Path, default=Path("work/rnnlm"))
+    parser.add_argument("--init", type=Path, metavar="RNN", help="begin with the weights of this graph")
     parser.add_argument("--minutes", type=float, default=65.0)
+    parser.add_argument("--bfloat16", action="store_true", help="mixed precision; pays on CPUs with avx512_bf16")
     parser.add_argument("--frequent", type=int, default=12_000, help="words that are tokens of their own")
     parser.add_argument("--embedding", type=int, default=96)
     parser.add_argument("--width", type=int, default=320)
