@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +168,8 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], complain
 
 
 @pytest.mark.parametrize(
-    "file", ["family/members.toml", "mini/ablation.toml", "mini/regularise.toml", "mini/curve.toml"]
+    "file",
+    ["family/members.toml", "mini/ablation.toml", "mini/longer.toml", "mini/regularise.toml", "mini/curve.toml"],
 )
 def test_the_members_of_an_experiment_have_about_a_million_parameters(file: str) -> None:
     from recipes.family.members import Experiment
@@ -209,6 +212,34 @@ def test_synthetic_speech_joins_a_member_s_own(tmp_path: Path, shared: Path, mon
     more = synthetic_speech()
     assert more[: len(spoken)] == spoken
     assert len({utterance.text for utterance in more}) == len({utterance.audio for utterance in more}) > len(spoken)
+
+
+def test_frame_labels_of_real_speech_are_learned(tmp_path: Path, shared: Path) -> None:
+    """The labels say the text's phones in order, and the head of phones learns to say them frame by frame."""
+    pytest.importorskip("pocketsphinx")
+    from recipes.family.labels import SILENCE, align_all, learn_labels
+    from recipes.mini.data import HEADS, corpus
+    from streamasr.training.config import TrainConfig
+    from streamasr.training.loop import Trainer
+
+    whole = corpus(shared, tmp_path)
+    few = replace(whole, train=[u for u in whole.train if u.seconds < 6.0][:40:2], dev=whole.dev[:1])
+    config = TrainConfig(bfloat16=False, head_weights={"phones": 1.0}, model={"width": 32, "conv_channels": 16})
+    trainer = Trainer(config, HEADS, few, tmp_path)
+    tokens = HEADS["phones"]
+    labels = align_all(few.train, trainer.cache, tokens, tmp_path / "labels.npz")
+    known = [(u, own) for u, own in zip(few.train, labels, strict=True) if len(own)]
+    assert len(known) >= 3
+    for utterance, own in known:
+        assert abs(len(own) - 100 * utterance.seconds) < 5
+        said = [tokens[k] for k, _ in itertools.groupby(own.tolist()) if k != SILENCE]
+        first, last = utterance.text.split()[0], utterance.text.split()[-1]
+        assert any(said[: len(phones)] == phones for phones in few.lexicon[first])
+        assert any(said[-len(phones) :] == phones for phones in few.lexicon[last])
+    before = trainer.model.body.stages["heads"].linear["phones"].weight.clone()
+    learn_labels(trainer, 0.002)
+    assert not torch.equal(before, trainer.model.body.stages["heads"].linear["phones"].weight)
+    assert trainer.step == 0
 
 
 def test_rows_that_are_measured_again_take_their_old_place() -> None:

@@ -16,7 +16,7 @@ from streamasr.errors import ManifestError
 from streamasr.training.config import TrainConfig
 from streamasr.training.loop import Corpus
 
-SPECIAL = {"teacher": None, "adapts": None, "synthetic": False, "pieces": 0}  # keys of a Member's own
+SPECIAL = {"teacher": None, "adapts": None, "labels": 0.0, "synthetic": False, "pieces": 0}  # keys of a Member's own
 FAMILY = Path(__file__).parent / "members.toml"
 
 
@@ -27,10 +27,11 @@ class Member:
     name: str
     says: str
     hours: float  # of the training speech, drawn by utterance
-    minutes: float  # of one core to learn in
+    minutes: float  # of one core to learn in; 0: as long as its configuration says
     config: TrainConfig
     teacher: str | None  # the member that it learns from beside the texts
     adapts: str | None  # the member that it is a layer over, which alone learns, by RTRL (recipes/adapt)
+    labels: float  # of the minutes, those in which it learns PocketSphinx's frame labels before it learns the texts
     synthetic: bool  # whether it learns from recipes.mini.synthetic's speech, too
     pieces: int  # of words, that it may say in place of their letters
 

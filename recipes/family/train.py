@@ -1,7 +1,8 @@
 """Train members of the family, one after the other: python -m recipes.family.train [NAME...]
 
 Called again, the same command goes on where it was stopped; members that have heard all they should are passed over.
-An experiment gives each the same minutes; how much audio that is, recipes.family.speed has measured.
+An experiment gives each the same minutes; how much audio that is, recipes.family.speed has measured. With 0 minutes the
+configuration says how long they learn.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipes.family.adapted import adapt
+from recipes.family.labels import learn_labels
 from recipes.family.members import FAMILY, Experiment
 from recipes.family.speed import read_speeds
 from recipes.mini.data import corpus, synthetic
@@ -33,12 +35,14 @@ def main() -> None:
     start_processes()
     experiment = Experiment.read(arguments.experiment)
     members = experiment.choose(arguments.names)
-    speeds = read_speeds(experiment.work, (member.name for member in members))
+    timed = [member.name for member in members if arguments.minutes or member.minutes]
+    speeds = read_speeds(experiment.work, timed) if timed else {}
     also = synthetic() if any(member.synthetic for member in members) else []
     speech = corpus(arguments.shared, arguments.cache, also)
     for member in members:
         minutes = member.minutes if arguments.minutes is None else arguments.minutes
-        name, config = member.name, replace(member.config, heard_hours=speeds[member.name] * minutes / 60.0)
+        speed = speeds.get(member.name, 0.0) / 60.0  # hours of audio in a minute
+        name, config = member.name, replace(member.config, heard_hours=speed * (minutes - member.labels))
         if arguments.seed is not None:
             name, config = f"{name}-{arguments.seed}", replace(config, seed=arguments.seed)
         work = arguments.work or experiment.work
@@ -53,7 +57,10 @@ def main() -> None:
         if model and member.adapts:
             adapt(model, own, config, folder)
         else:
-            Trainer(config, member.heads(u.text for u in own.train), own, folder, teacher=model).run()
+            trainer = Trainer(config, member.heads(u.text for u in own.train), own, folder, teacher=model)
+            if member.labels and not trainer.step:
+                learn_labels(trainer, speed * member.labels)
+            trainer.run()
 
 
 if __name__ == "__main__":
