@@ -24,6 +24,7 @@ from streamasr.bundle import EndpointRule
 from streamasr.errors import AudioError, OutputError, StreamasrError
 from streamasr.events import Event, Final
 from streamasr.recognizer import Recognizer
+from streamasr.signals import heard_by
 from streamasr.sources import AudioSource, open_file, open_stdin
 from streamasr.writers import WRITERS, Writer
 
@@ -179,13 +180,8 @@ def _ending(live: bool) -> Iterator[Ending | None]:
         yield None
         return
     ending = Ending()
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ending.ask) for number in heeded}
-    try:
+    with heard_by(ending.ask):
         yield ending
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Text:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 from streamasr.bundle import EndpointRule
 from streamasr.events import Event, Final, Gap, Partial
 from streamasr.recognizer import Recognizer
+from streamasr.signals import heard_by
 from streamasr.sources import Lost, Microphone
 
 CLEAR = "\r\x1b[K"
@@ -79,12 +79,8 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
         asked = True
         stop()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with heard_by(ask):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def run(

@@ -81,6 +81,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in SYNTHETIC.read_text().splitlines()] if SYNTHETIC.exists() else []
     seconds, cores = sum(line["seconds"] for line in lines), os.cpu_count() or 1
+    if seconds >= arguments.hours * 3600.0:
+        print(f"{SYNTHETIC}: holds {seconds / 3600.0:.2f} hours, which stay; remove {folder} to begin with fewer")
     texts = itertools.islice(enumerate(sentences(arguments.shared)), len(lines), None)
     with (
         tempfile.TemporaryDirectory() as scratch,
