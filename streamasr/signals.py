@@ -9,13 +9,17 @@ from typing import Any
 
 
 @contextmanager
-def heard_by(ask: Callable[[int, Any], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call `ask`, but for one that is ignored; afterwards what they called before.
+def heard_by(ask: Callable[[int, Any], None], even_ignored: bool = False) -> Iterator[None]:
+    """SIGINT and SIGTERM call `ask`; afterwards what they called before. In the main thread alone, as Python demands.
 
-    In the main thread alone, as Python demands.
+    even_ignored: also one that the process was started to ignore, as a script's shell does to what runs beside it.
     """
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, ask) for number in heeded}
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = {
+        number: signal.signal(number, ask)
+        for number in both
+        if even_ignored or signal.getsignal(number) != signal.SIG_IGN
+    }
     try:
         yield
     finally:

@@ -79,7 +79,7 @@ def stop_signals(stop: Callable[[], None]) -> Iterator[None]:
         asked = True
         stop()
 
-    with heard_by(ask):
+    with heard_by(ask, even_ignored=True):  # nothing else would end what runs in the background
         yield
 
 

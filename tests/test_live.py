@@ -14,6 +14,7 @@ import pytest
 import streamasr
 from streamasr import terminal
 from streamasr.events import Final, Gap, Partial
+from streamasr.signals import heard_by
 from streamasr.sources import Lost
 from tests.test_stream import noise, toy  # noqa: F401
 
@@ -129,3 +130,17 @@ def test_an_interrupt_stops_listening_and_prints_the_last_words(toy, capsys):  #
     assert terminal.run(toy, Played(pieces(audio), interrupt)) == 0
     assert capsys.readouterr().out == toy.transcribe(audio).text + "\n"
     assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize("even_ignored", [False, True])
+def test_an_interrupt_that_a_shell_ignores_for_what_runs_beside_it(even_ignored):
+    asked = []
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with heard_by(lambda number, frame: asked.append(number), even_ignored):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        assert asked == [signal.SIGINT, signal.SIGTERM][not even_ignored :]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
