@@ -9,13 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pocketsphinx import Decoder
 from tqdm import tqdm
 
+from recipes.mini.align import decode
 from streamasr.manifest import Utterance
 from streamasr.training.data import RATE, AudioCache
 from streamasr.training.loop import Trainer
@@ -28,16 +29,16 @@ UNKNOWN = -100  # no label: does not count in cross-entropy
 Labels = NDArray[np.int64]
 
 
-def align(utterance: Utterance, pcm: NDArray[np.int16], tokens: Sequence[str], decoder: Any) -> Labels | None:
+def align(utterance: Utterance, pcm: NDArray[np.int16], tokens: Sequence[str], decoder: Decoder) -> Labels | None:
     """The token that each 10 ms are of, or None where PocketSphinx cannot align the text."""
     if any(decoder.lookup_word(word) is None for word in utterance.text.split()):
         return None
     audio = pcm.tobytes()
     try:
         decoder.set_align_text(utterance.text)
-        _decode(decoder, audio)
+        decode(decoder, audio)
         decoder.set_alignment()  # of the words that it has just found, phone by phone
-        _decode(decoder, audio)
+        decode(decoder, audio)
         phones = [phone for word in decoder.get_alignment() for phone in word]
     except RuntimeError:  # its word for a path that it lost
         return None
@@ -48,17 +49,9 @@ def align(utterance: Utterance, pcm: NDArray[np.int16], tokens: Sequence[str], d
     return labels
 
 
-def _decode(decoder: Any, audio: bytes) -> None:
-    decoder.start_utt()
-    decoder.process_raw(audio, full_utt=True)
-    decoder.end_utt()
-
-
 def align_all(utterances: Sequence[Utterance], cache: AudioCache, tokens: Sequence[str], path: Path) -> list[Labels]:
     """Of each utterance, empty where there are none; kept in a file, since it takes a while."""
     if not path.exists():
-        from pocketsphinx import Decoder  # the other members do without it
-
         decoder, found = Decoder(lm=None, loglevel="FATAL"), []
         for i, utterance in enumerate(tqdm(utterances, desc="frame labels")):
             labels = align(utterance, cache.pcm[cache.ends[i] : cache.ends[i + 1]], tokens, decoder)

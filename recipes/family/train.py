@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from recipes.family.adapted import adapt
-from recipes.family.labels import learn_labels
 from recipes.family.members import FAMILY, Experiment
 from recipes.family.speed import read_speeds
 from recipes.mini.data import corpus, synthetic
@@ -59,6 +58,8 @@ def main() -> None:
         else:
             trainer = Trainer(config, member.heads(u.text for u in own.train), own, folder, teacher=model)
             if member.labels and not trainer.step:
+                from recipes.family.labels import learn_labels  # needs PocketSphinx, which the other members do not
+
                 learn_labels(trainer, speed * member.labels)
             trainer.run()
 

@@ -29,15 +29,20 @@ def align(utterance: Utterance, decoder: Decoder) -> list[tuple[str, float, floa
         return None
     audio = np.clip(np.rint(32768.0 * read_16k(utterance.audio)), -32768, 32767).astype(np.int16)
     decoder.set_align_text(utterance.text)
-    decoder.start_utt()
-    decoder.process_raw(audio.tobytes(), full_utt=True)
-    decoder.end_utt()
+    decode(decoder, audio.tobytes())
     found = [
         (segment.word.split("(")[0], segment.start_frame * FRAME_S, (segment.end_frame + 1) * FRAME_S)
         for segment in decoder.seg()
         if not segment.word.startswith(("<", "[", "("))
     ]
     return found if [word for word, _, _ in found] == words else None
+
+
+def decode(decoder: Decoder, audio: bytes) -> None:
+    """All of an utterance, 16-bit samples."""
+    decoder.start_utt()
+    decoder.process_raw(audio, full_utt=True)
+    decoder.end_utt()
 
 
 def read_alignments(path: Path) -> Iterator[tuple[str, list[tuple[str, float, float]]]]:
