@@ -139,6 +139,7 @@ class BeamConfig:
     width: float = 15.0  # hypotheses so far below the best are dropped
     token_width: float = 10.0  # so are tokens so far below the frame's best
     blank_penalty: float = 0.0  # of every blank: that most frames are blank is a prior, not evidence
+    token_penalties: tuple[float, ...] = ()  # of the tokens after the blank, so often as they sound; (): none
     blank_skip: float = 0.99  # frames of a blank so probable hold nothing else
     pause: int = 20  # frames without a token that a word may hold
     settle: int = 2  # frames after its last token before a word is shown, unless it is certain
@@ -297,6 +298,10 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         conditions["search.sha256 of search's files"] = set(search.sha256) == set(search.files)
         conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in search.files)
         conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
+        tokens = next((len(head.tokens) for head in bundle.heads if head.name == search.head), 0)
+        conditions["search.beam.token_penalties: one for each token of search.head but the blank, or none"] = len(
+            search.beam.token_penalties
+        ) in (0, tokens - 1)
         if rescoring := search.rescoring:
             conditions["search.rescoring: 0 < share < 1, hypotheses > 0, decide >= 0, margin >= 0"] = (
                 0.0 < rescoring.share < 1.0

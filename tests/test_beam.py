@@ -118,6 +118,17 @@ def test_scores_are_sums_over_all_alignments(seed: int) -> None:
             assert text not in found or found[text] == -math.inf
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_taken_off_tokens_is_taken_off_every_frame_of_them(seed: int) -> None:
+    penalties = replace(WIDE, blank_penalty=0.75, token_penalties=(0.5, -0.25, -1.0))
+    rows, decoder = emissions(seed, 5), search(config=penalties)
+    expected = every_score(rows - np.array([0.75, 0.5, -0.25, -1.0], dtype=np.float32), decoder, 3)
+    found = dict(decoder.n_best(decode(decoder, rows), 1000))
+    for text, score in expected.items():
+        if math.isfinite(score):
+            assert found[text] == pytest.approx(score, abs=1e-6), text
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_hypotheses_of_one_future_are_one_and_lose_little_by_it(seed: int) -> None:
     # The alignments of a text that was not the best of its kind for a while are gone: never more than the

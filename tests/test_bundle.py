@@ -216,6 +216,7 @@ def test_one_word_that_is_no_silence_makes_an_utterance() -> None:
         (lambda v: v["features"].update(sample_rate=0), "sample_rate"),
         (lambda v: v["heads"][0].update(tokens=["<blank>", "a"]), "space"),
         (lambda v: v["heads"].pop(), "search.head"),
+        (lambda v: v["search"]["beam"].update(token_penalties=[0.5]), "token_penalties"),
     ],
 )
 def test_values_that_cannot_be(tmp_path, change, named):

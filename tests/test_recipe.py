@@ -56,7 +56,10 @@ def build(place: recipe.Place, **changes: Any) -> Path:
 
 def test_a_bundle_with_words_and_a_card_comes_out(place: recipe.Place) -> None:
     out = build(place)
-    assert read_bundle(out).search is not None
+    search = read_bundle(out).search
+    assert search is not None
+    penalties = search.beam.token_penalties
+    assert min(penalties) < 0 < max(penalties), "what is seldom believed in pays less than what often is"
     assert "# out" in (out / "README.md").read_text()
     assert {path.name for path in out.parent.iterdir()} == {"run", "out", "speech"}
 

@@ -22,6 +22,7 @@ from export.words import add_recurrent, add_words
 from recipes.finetune.network import mix
 from recipes.mini.card import write_card
 from recipes.mini.data import TRAINED_G2P, corpus, speech_sources
+from recipes.mini.priors import add_priors
 from recipes.mini.tune import ALIGNMENTS, tune
 from recipes.program import run
 from recipes.sections import write_section
@@ -135,6 +136,7 @@ def build(
         bundle = make_bundle(model, made, made.name, speech_sources(heard))
         print(f"{place.out}: differs from torch by {bundle.graphs['fp32'].parity:.1e} at most")
         add_words(made, "phones", words, beam)
+        add_priors(made, data.train)
         if recurrent:
             add_recurrent(made, *recurrent)
         _quantize(made, place)

@@ -103,13 +103,6 @@ def ctc_sum(rows: Emissions, spellings: Sequence[Sequence[bytes]]) -> float:
     return float(np.logaddexp.reduce(alpha[[gap, *ends]]))
 
 
-def penalised(rows: Emissions, config: BeamConfig) -> Emissions:
-    """What our search makes of emissions before it sums: it takes something off every blank."""
-    rows = rows.copy()
-    rows[:, BLANK] -= config.blank_penalty
-    return rows
-
-
 def score(rows: Emissions, words: Words, vocabulary: Vocabulary) -> float:
     """What both searches look for the greatest of."""
     lm, config = vocabulary.lm, vocabulary.config
@@ -118,7 +111,7 @@ def score(rows: Emissions, words: Words, vocabulary: Vocabulary) -> float:
         one, state = lm.score(state, np.array([word], dtype=np.int32))
         log_prob += float(one[0])
     log_prob += float(lm.end(state)[0])
-    ctc = ctc_sum(penalised(rows, config), [vocabulary.spellings.of_word(word) for word in words])
+    ctc = ctc_sum(rows - vocabulary.penalties, [vocabulary.spellings.of_word(word) for word in words])
     return ctc + config.lm_weight * log_prob + config.word_bonus * len(words)
 
 
@@ -162,12 +155,12 @@ class Flashlight:
             criterion_type=decoder.CriterionType.CTC,
         )
         self._parts: tuple[Any, ...] = (lm, names, trie)  # the decoder does not own them
-        self._config = vocabulary.config
+        self._penalties = vocabulary.penalties
         self._decoder = decoder.LexiconDecoder(options, trie, lm, silence, BLANK, -1, [], False)
 
     def __call__(self, rows: Emissions) -> Words:
         """The words of the best hypothesis."""
-        rows, silence = penalised(rows, self._config), np.full((len(rows), 1), IMPOSSIBLE)
+        rows, silence = rows - self._penalties, np.full((len(rows), 1), IMPOSSIBLE)
         wide = np.ascontiguousarray(np.concatenate([rows, rows, silence], axis=1), dtype=np.float32)
         found = self._decoder.decode(wide.ctypes.data, *wide.shape)
         return [word for word in found[0].words if word >= 0] if found else []
@@ -285,7 +278,7 @@ def main() -> None:
     if not isinstance(recognizer.decoder, BeamSearch):
         raise BundleError(f"{arguments.bundle}: has no words, expected a bundle with a lexicon")
     shipped, lm = recognizer.decoder.config, Ngram.open(packed)
-    weights = {name: getattr(shipped, name) for name in ("lm_weight", "word_bonus", "blank_penalty")}
+    weights = {name: getattr(shipped, name) for name in ("lm_weight", "word_bonus", "blank_penalty", "token_penalties")}
     config = replace(WIDE, **weights)
     known = recognizer.decoder.vocabulary
     spellings = known.spellings if lm.words == known.lm.words else spell_like(recognizer.bundle, lm.words)

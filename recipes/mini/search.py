@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ from streamasr.words import open_rescorer, open_words, word_search
 
 Speech = list[tuple[str, NDArray[np.float32]]]  # what is said, (frames, tokens of all heads) log-probabilities
 
-SETTINGS: dict[str, dict[str, float]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "as bundled": {},
     "no blank penalty": {"blank_penalty": 0.0},
     "no blank penalty, language model weighed 0.9, word bonus 1": {
@@ -42,6 +43,7 @@ SETTINGS: dict[str, dict[str, float]] = {
     },
     "blank penalty 1": {"blank_penalty": 1.0},
     "blank penalty 2.5": {"blank_penalty": 2.5},
+    "no token penalties": {"token_penalties": ()},
     "language model weighed 0.8": {"lm_weight": 0.8},
     "1.4": {"lm_weight": 1.4},
     "word bonus 0": {"word_bonus": 0.0},
@@ -77,7 +79,8 @@ def in_letters(bundle: Bundle, vocabulary: Vocabulary, speech: Speech) -> tuple[
         own = rows[:, where].copy()
         own[:, 0] = np.logaddexp(own[:, 0], own[:, space])
         heard.append((text, np.delete(own, space, axis=1)))
-    return replace(vocabulary, spellings=speller.spell_all(vocabulary.lm.words), speller=speller), heard
+    config = replace(vocabulary.config, token_penalties=())  # they are the phones'
+    return replace(vocabulary, spellings=speller.spell_all(vocabulary.lm.words), speller=speller, config=config), heard
 
 
 def row(name: str, search: BeamSearch, speech: Speech, seconds: float) -> str:
@@ -100,14 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     lines = ["| search | WER % | real-time factor of the search |", "|---|---|---|"]
     rescorer = open_rescorer(bundle, vocabulary)
     for name, changes in tqdm(SETTINGS.items(), "settings"):
-        config = replace(vocabulary.config, **changes)  # type: ignore[arg-type]
+        config = replace(vocabulary.config, **changes)
         lines.append(row(name, BeamSearch(replace(vocabulary, config=config), rescorer), speech, seconds))
     if rescorer:
         late = replace(rescorer, config=replace(rescorer.config, decide=0))
         lines.append(row("the recurrent model at the end alone", BeamSearch(vocabulary, late), speech, seconds))
         lines.append(row("without the recurrent model", BeamSearch(vocabulary), speech, seconds))
     for weight in (0.5, 0.9, 1.3):  # its own best weight may be another
-        config = replace(vocabulary.config, lm_weight=weight)
+        config = replace(letters.config, lm_weight=weight)
         search = BeamSearch(replace(letters, config=config))
         lines.append(row(f"letters, language model weighed {weight}", search, spelled, seconds))
     text = "\n".join([*lines, "", f"{len(speech)} utterances, {seconds / 3600:.2f} h, one core."])

@@ -48,7 +48,7 @@ class BeamSearch:
         self._reach[ROOT] = self._tree.best[[ROOT, *self._tree.roots]].max()
         self._rows = 2 if vocabulary.unknown else 0  # of BeamState.spelled
         self._skip = math.log(self.config.blank_skip)
-        self._penalty = self.config.blank_penalty
+        self._penalties = vocabulary.penalties
         self._with = lru_cache(maxsize=8)(self._with_pairs)  # streams with the same hotwords share one tree
 
     def with_phrases(self, bonuses: Mapping[str, float]) -> BeamSearch:
@@ -79,7 +79,7 @@ class BeamSearch:
             return replace(
                 state,
                 frame=state.frame + 1,
-                blank=total + (lp[BLANK] - self._penalty),
+                blank=total + (lp[BLANK] - self._penalties[BLANK]),
                 label=np.full(len(total), NEVER),
             )
         best_token = int(lp.argmax())
@@ -87,12 +87,15 @@ class BeamSearch:
         tokens = tokens[tokens != BLANK]
 
         state = self._without_pauses(state)
-        stay_blank = total + (lp[BLANK] - self._penalty)
-        stay_label = np.where(state.last == BLANK, NEVER, state.label + lp[state.last])
+        worth = lp - self._penalties
+        stay_blank = total + worth[BLANK]
+        stay_label = np.where(state.last == BLANK, NEVER, state.label + worth[state.last])
         stay_rank = np.logaddexp(stay_blank, stay_label) + state.prior + self._hope[state.node]
         # Longer by a token: after the same token only alignments with a blank between count.
-        of, token, child = self._tree.extend(state.node, tokens, self._worthwhile(state, total, lp[tokens], stay_rank))
-        grown = np.where(state.last[of] == token, state.blank[of], total[of]) + lp[token]
+        of, token, child = self._tree.extend(
+            state.node, tokens, self._worthwhile(state, total, worth[tokens], stay_rank)
+        )
+        grown = np.where(state.last[of] == token, state.blank[of], total[of]) + worth[token]
         spelled, grown_prior = self._spelled_on(state, of, token, child)
         grown_rank = grown + grown_prior + self._hope[child]
         least = self._least(np.concatenate([stay_rank, grown_rank]))
@@ -101,8 +104,8 @@ class BeamSearch:
         spelled, grown_prior = spelled.take(kept, axis=1), grown_prior[kept]
         # A word may end wherever one stands in the tree; then the next begins at the root.
         ending, word = self._tree.words(child)
-        lm_score, worth, lm = self.vocabulary.score(state.lm[of[ending]], word)
-        end_prior = grown_prior[ending] + worth
+        lm_score, said, lm = self.vocabulary.score(state.lm[of[ending]], word)
+        end_prior = grown_prior[ending] + said
         if self.vocabulary.unknown:
             end_prior += self.vocabulary.unknown.end(spelled[:, ending])
         end_rank = grown[ending] + end_prior

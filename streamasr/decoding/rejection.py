@@ -35,6 +35,7 @@ WIDE = {
     "width": 30.0,
     "token_width": 14.0,
     "blank_penalty": 0.0,  # a phrase is compared with the free path, which is of the network's own probabilities
+    "token_penalties": (),
     "blank_skip": 0.9999,
     "lm_weight": 0.1,
     "word_bonus": 4.0,

@@ -21,7 +21,11 @@ class Speller:
     def __init__(
         self, known: Callable[[str], list[bytes]], tokens: Sequence[str], pronouncer: Pronouncer | None
     ) -> None:
-        """known: the listed spellings of a word, [] for other words. pronouncer: None where words spell themselves."""
+        """known: the listed spellings of a word, [] for other words. pronouncer: None where words spell themselves.
+
+        tokens: of a head, the blank first.
+        """
+        self.tokens = tuple(tokens)
         self._known, self._pronouncer = known, pronouncer
         self._places = {token: i for i, token in enumerate(tokens)}
 

@@ -102,6 +102,12 @@ class Vocabulary:
         return self.plain_tree.joined(phrases, len(self.lm.words))
 
     @cached_property
+    def penalties(self) -> NDArray[np.float64]:
+        """(tokens,): what a search takes off the log-probability of each token, the blank first."""
+        others = self.config.token_penalties or (0.0,) * (len(self.speller.tokens) - 1)
+        return np.array([self.config.blank_penalty, *others])
+
+    @cached_property
     def texts(self) -> tuple[str, ...]:
         """How each word or phrase is written."""
         return (*self.lm.words, *(phrase.text for phrase in self.phrases))
