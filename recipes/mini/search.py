@@ -59,6 +59,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pauses of any length in words": {"pause": 10_000},
 }
 
+RESCORINGS: dict[str, dict[str, Any]] = {
+    "the recurrent model weighed 1.05": {"lm_weight": 1.05},
+    "1.35": {"lm_weight": 1.35},
+    "its share 0.75": {"share": 0.75},
+    "texts up to 5 nats behind": {"margin": 5.0},
+    "the recurrent model at the end alone": {"decide": 0},
+}
+
 
 def emissions(bundle: Bundle, shared: Path) -> tuple[Speech, float]:
     """The network's output, all heads of it, and how many seconds of speech that is."""
@@ -106,8 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = replace(vocabulary.config, **changes)
         lines.append(row(name, BeamSearch(replace(vocabulary, config=config), rescorer), speech, seconds))
     if rescorer:
-        late = replace(rescorer, config=replace(rescorer.config, decide=0))
-        lines.append(row("the recurrent model at the end alone", BeamSearch(vocabulary, late), speech, seconds))
+        for name, changes in tqdm(RESCORINGS.items(), "recurrent model"):
+            other = replace(rescorer, config=replace(rescorer.config, **changes))
+            lines.append(row(name, BeamSearch(vocabulary, other), speech, seconds))
         lines.append(row("without the recurrent model", BeamSearch(vocabulary), speech, seconds))
     for weight in (0.5, 0.9, 1.3):  # its own best weight may be another
         config = replace(letters.config, lm_weight=weight)
