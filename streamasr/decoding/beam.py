@@ -74,12 +74,12 @@ class BeamSearch:
     def step(self, log_probs: NDArray[np.float32], state: BeamState) -> BeamState:
         state = self._decided(state)
         lp = log_probs.astype(np.float64)
-        total = state.total
+        heard, total = lp - self._penalties, state.total
         if lp[BLANK] >= self._skip:
             return replace(
                 state,
                 frame=state.frame + 1,
-                blank=total + (lp[BLANK] - self._penalties[BLANK]),
+                blank=total + heard[BLANK],
                 label=np.full(len(total), NEVER),
             )
         best_token = int(lp.argmax())
@@ -87,15 +87,14 @@ class BeamSearch:
         tokens = tokens[tokens != BLANK]
 
         state = self._without_pauses(state)
-        worth = lp - self._penalties
-        stay_blank = total + worth[BLANK]
-        stay_label = np.where(state.last == BLANK, NEVER, state.label + worth[state.last])
+        stay_blank = total + heard[BLANK]
+        stay_label = np.where(state.last == BLANK, NEVER, state.label + heard[state.last])
         stay_rank = np.logaddexp(stay_blank, stay_label) + state.prior + self._hope[state.node]
         # Longer by a token: after the same token only alignments with a blank between count.
         of, token, child = self._tree.extend(
-            state.node, tokens, self._worthwhile(state, total, worth[tokens], stay_rank)
+            state.node, tokens, self._worthwhile(state, total, heard[tokens], stay_rank)
         )
-        grown = np.where(state.last[of] == token, state.blank[of], total[of]) + worth[token]
+        grown = np.where(state.last[of] == token, state.blank[of], total[of]) + heard[token]
         spelled, grown_prior = self._spelled_on(state, of, token, child)
         grown_rank = grown + grown_prior + self._hope[child]
         least = self._least(np.concatenate([stay_rank, grown_rank]))
@@ -104,8 +103,8 @@ class BeamSearch:
         spelled, grown_prior = spelled.take(kept, axis=1), grown_prior[kept]
         # A word may end wherever one stands in the tree; then the next begins at the root.
         ending, word = self._tree.words(child)
-        lm_score, said, lm = self.vocabulary.score(state.lm[of[ending]], word)
-        end_prior = grown_prior[ending] + said
+        lm_score, worth, lm = self.vocabulary.score(state.lm[of[ending]], word)
+        end_prior = grown_prior[ending] + worth
         if self.vocabulary.unknown:
             end_prior += self.vocabulary.unknown.end(spelled[:, ending])
         end_rank = grown[ending] + end_prior
@@ -145,14 +144,16 @@ class BeamSearch:
         least, most = float(rank.max()) - self.config.width, CROWD * self.config.hypotheses
         return max(least, float(np.partition(rank, -most)[-most])) if len(rank) > most else least
 
-    def _worthwhile(self, state: BeamState, total: Floats, lp: Floats, stay_rank: Floats) -> NDArray[np.bool_] | None:
+    def _worthwhile(
+        self, state: BeamState, total: Floats, heard: Floats, stay_rank: Floats
+    ) -> NDArray[np.bool_] | None:
         """(hypotheses, tokens): which pairs may come out within the width, so that the others need not be made.
 
         None: an unknown word's reward for its next phone has no bound here.
         """
         if self.vocabulary.unknown:
             return None
-        most = (total + state.prior + self._reach[state.node])[:, None] + lp
+        most = (total + state.prior + self._reach[state.node])[:, None] + heard
         within: NDArray[np.bool_] = most >= stay_rank.max() - self.config.width - ROUNDING
         return within
 
