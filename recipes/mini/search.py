@@ -63,7 +63,6 @@ RESCORINGS: dict[str, dict[str, Any]] = {
     "the recurrent model weighed 1.05": {"lm_weight": 1.05},
     "1.35": {"lm_weight": 1.35},
     "its share 0.75": {"share": 0.75},
-    "texts up to 5 nats behind": {"margin": 5.0},
     "the recurrent model at the end alone": {"decide": 0},
 }
 
