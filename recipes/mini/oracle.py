@@ -45,7 +45,7 @@ Words = list[int]
 IMPOSSIBLE = -1e4  # emission of flashlight's silence between words, which our tokens do not have
 EQUAL = 1e-4  # scores are sums of some hundred float32
 # Nothing that makes the search cheap at the price of being wrong at times.
-WIDE = BeamConfig(hypotheses=1000, histories=1, width=25.0, token_width=1e3, blank_skip=1.1, pause=10**6)
+WIDE = BeamConfig(hypotheses=1500, histories=1, width=25.0, token_width=1e3, blank_skip=1.1, pause=10**6)
 BEAM, THRESHOLD = 200, 25.0  # flashlight's hypotheses, and how far they may be from the best
 
 
