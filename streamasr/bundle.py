@@ -294,14 +294,14 @@ def _conditions(bundle: Bundle) -> dict[str, bool]:
         "a head 'letters' with a space among its tokens": any(" " in tokens[1:] for tokens in letters),
     }
     if search := bundle.search:
-        conditions["search.head among the heads"] = any(head.name == search.head for head in bundle.heads)
+        own = [len(head.tokens) for head in bundle.heads if head.name == search.head]
+        conditions["search.head among the heads"] = bool(own)
+        conditions["search.beam.token_penalties: one for each token of search.head but the blank, or none"] = len(
+            search.beam.token_penalties
+        ) in (0, *(tokens - 1 for tokens in own))
         conditions["search.sha256 of search's files"] = set(search.sha256) == set(search.files)
         conditions["search's files in the bundle's own folder"] = all(Path(file).name == file for file in search.files)
         conditions["tuning of the decoder 'beam'"] = "beam" in bundle.tuning
-        tokens = next((len(head.tokens) for head in bundle.heads if head.name == search.head), 0)
-        conditions["search.beam.token_penalties: one for each token of search.head but the blank, or none"] = len(
-            search.beam.token_penalties
-        ) in (0, tokens - 1)
         if rescoring := search.rescoring:
             conditions["search.rescoring: 0 < share < 1, hypotheses > 0, decide >= 0, margin >= 0"] = (
                 0.0 < rescoring.share < 1.0

@@ -106,27 +106,18 @@ def decode(decoder: BeamSearch, rows: np.ndarray, state: BeamState | None = None
     return state
 
 
+@pytest.mark.parametrize("taken_off", [(0.0, 0.0, 0.0, 0.0), (0.75, 0.5, -0.25, -1.0)])
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_are_sums_over_all_alignments(seed: int) -> None:
-    rows, decoder = emissions(seed, 5), search()
-    expected = every_score(rows, decoder, 3)
+def test_scores_are_sums_over_all_alignments(seed: int, taken_off: tuple[float, ...]) -> None:
+    config = WIDE if not any(taken_off) else replace(WIDE, blank_penalty=taken_off[0], token_penalties=taken_off[1:])
+    rows, decoder = emissions(seed, 5), search(config=config)
+    expected = every_score(rows - np.array(taken_off, dtype=np.float32), decoder, 3)
     found = dict(decoder.n_best(decode(decoder, rows), 1000))
     for text, score in expected.items():
         if math.isfinite(score):
             assert found[text] == pytest.approx(score, abs=1e-6), text
         else:
             assert text not in found or found[text] == -math.inf
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_what_is_taken_off_tokens_is_taken_off_every_frame_of_them(seed: int) -> None:
-    penalties = replace(WIDE, blank_penalty=0.75, token_penalties=(0.5, -0.25, -1.0))
-    rows, decoder = emissions(seed, 5), search(config=penalties)
-    expected = every_score(rows - np.array([0.75, 0.5, -0.25, -1.0], dtype=np.float32), decoder, 3)
-    found = dict(decoder.n_best(decode(decoder, rows), 1000))
-    for text, score in expected.items():
-        if math.isfinite(score):
-            assert found[text] == pytest.approx(score, abs=1e-6), text
 
 
 @pytest.mark.parametrize("seed", range(20))
