@@ -268,10 +268,10 @@ def test_survivors_are_the_best_of_each_future(seed: int, number: int, histories
     prior = own[node, last, lm, history.astype(int)]
     blank, label = rng.normal(0.0, 2.0, (2, number))
     of = Candidates(
+        stay=number,
+        word=np.zeros(0, dtype=np.int32),
+        lm_score=np.zeros(0, dtype=np.float32),
         source=np.arange(number),
-        grew=np.ones(number, dtype=bool),
-        word=np.zeros(number, dtype=np.int32),
-        lm_score=np.zeros(number, dtype=np.float32),
         node=node,
         last=last,
         lm=lm,
@@ -289,9 +289,9 @@ def test_survivors_are_the_best_of_each_future(seed: int, number: int, histories
     rank = {name: total + own[name] for name, total in summed.items()}
     ordered = sorted(rank, key=lambda name: -rank[name])
     first = [n for k, n in enumerate(ordered) if [m[:3] for m in ordered[:k]].count(n[:3]) < histories][:count]
-    found = of.survivors(histories, count)
-    names = zip(found.node, found.last, found.lm, found.history, strict=True)
-    assert {tuple(map(int, name)): total for name, total in zip(names, found.rank, strict=True)} == pytest.approx(
+    places, *found = of.survivors(histories, count)
+    names = zip(node[places], last[places], lm[places], history[places], strict=True)
+    ranks = np.logaddexp(*found) + prior[places]
+    assert {tuple(map(int, name)): total for name, total in zip(names, ranks, strict=True)} == pytest.approx(
         {name: rank[name] for name in first}
     )
-    assert np.logaddexp(found.blank, found.label) + found.prior == pytest.approx(found.rank)

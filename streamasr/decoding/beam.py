@@ -28,6 +28,7 @@ from streamasr.decoding.vocabulary import Vocabulary
 from streamasr.errors import StreamError
 
 ABANDONED = 25.0  # nats that breaking a word off costs, more than saying it: or rare words before a pause were lost
+NO_PHONES = np.zeros((0, 0), dtype=np.uint64)
 ROUNDING = 1e-6  # more than sums of the same numbers in another order differ by
 CROWD = 2  # times as many hypotheses as may live on are looked at: of more, nothing is left in the end
 PATIENCE = 5  # frames for which a word that is not complete is believed to go on
@@ -83,12 +84,13 @@ class BeamSearch:
                 label=np.full(len(total), NEVER),
             )
         best_token = int(lp.argmax())
-        tokens = (lp >= lp[best_token] - self.config.token_width).nonzero()[0]
-        tokens = tokens[tokens != BLANK]
+        likely = lp >= lp[best_token] - self.config.token_width
+        likely[BLANK] = False
+        tokens = likely.nonzero()[0]
 
         state = self._without_pauses(state)
         stay_blank = total + heard[BLANK]
-        stay_label = np.where(state.last == BLANK, NEVER, state.label + heard[state.last])
+        stay_label = state.label + heard[state.last]  # NEVER, where there was no token yet
         stay_rank = np.logaddexp(stay_blank, stay_label) + state.prior + self._hope[state.node]
         # Longer by a token: after the same token only alignments with a blank between count.
         of, token, child = self._tree.extend(
@@ -97,10 +99,12 @@ class BeamSearch:
         grown = np.where(state.last[of] == token, state.blank[of], total[of]) + heard[token]
         spelled, grown_prior = self._spelled_on(state, of, token, child)
         grown_rank = grown + grown_prior + self._hope[child]
-        least = self._least(np.concatenate([stay_rank, grown_rank]))
+        least = self._least(stay_rank, grown_rank)
         kept = (grown_rank >= least).nonzero()[0]
         of, token, child, grown, grown_rank = of[kept], token[kept], child[kept], grown[kept], grown_rank[kept]
-        spelled, grown_prior = spelled.take(kept, axis=1), grown_prior[kept]
+        grown_prior = grown_prior[kept]
+        if self.vocabulary.unknown:
+            spelled = spelled[:, kept]
         # A word may end wherever one stands in the tree; then the next begins at the root.
         ending, word = self._tree.words(child)
         lm_score, worth, lm = self.vocabulary.score(state.lm[of[ending]], word)
@@ -113,36 +117,36 @@ class BeamSearch:
         end_prior, end_rank = end_prior[kept], end_rank[kept]
         staying = (stay_rank >= least).nonzero()[0]
 
-        # All candidates: those that stay, those that grew, those that ended a word.
-        source = np.concatenate([staying, of, of[ending]])
-        history = state.history[of[ending]] ^ of_phones(spelled[:, ending])
-        open_, grew = source[: len(staying) + len(of)], np.arange(len(source)) >= len(staying)
+        open_ = np.concatenate([staying, of])
+        history = state.history[of[ending]]
+        if self.vocabulary.unknown:
+            history ^= of_phones(spelled[:, ending])
+            ended = np.zeros((len(spelled), len(word)), np.uint64)
+            spelled = np.concatenate([state.spelled[:, staying], spelled, ended], axis=1)
         candidates = Candidates(
-            source=source,
-            grew=grew,
-            word=np.concatenate([np.full(len(open_), -1, dtype=np.int32), word]),
-            lm_score=np.concatenate([np.zeros(len(open_), dtype=np.float32), lm_score]),
+            stay=len(staying),
+            word=word,
+            lm_score=lm_score,
+            source=np.concatenate([open_, of[ending]]),
             node=np.concatenate([state.node[staying], child, np.full(len(word), ROOT)]),
             last=np.concatenate([state.last[staying], token, token[ending]]),
             lm=np.concatenate([state.lm[open_], lm]),
             history=np.concatenate([state.history[open_], longer(history, word)]),
-            spelled=np.concatenate(
-                [state.spelled[:, staying], spelled, np.zeros((len(spelled), len(word)), np.uint64)], axis=1
-            ),
+            spelled=spelled,
             blank=np.concatenate([stay_blank[staying], np.full(len(of) + len(word), NEVER)]),
             label=np.concatenate([stay_label[staying], grown, grown[ending]]),
             prior=np.concatenate([state.prior[staying], grown_prior, end_prior]),
             rank=np.concatenate([stay_rank[staying], grown_rank, end_rank]),
         )
         letter_frame = state.frame if best_token != BLANK else state.letter_frame
-        return self._settle(
-            state, lp, letter_frame, candidates.survivors(self.config.histories, self.config.hypotheses)
-        )
+        return self._settle(state, lp, letter_frame, candidates)
 
-    def _least(self, rank: Floats) -> float:
+    def _least(self, *ranks: Floats) -> float:
         """The rank that a hypothesis needs: within the width of the best, and among CROWD times as many as live on."""
-        least, most = float(rank.max()) - self.config.width, CROWD * self.config.hypotheses
-        return max(least, float(np.partition(rank, -most)[-most])) if len(rank) > most else least
+        least = max(float(rank.max(initial=NEVER)) for rank in ranks) - self.config.width
+        if sum(map(len, ranks)) <= (most := CROWD * self.config.hypotheses):
+            return least
+        return max(least, float(np.partition(np.concatenate(ranks), -most)[-most]))
 
     def _worthwhile(
         self, state: BeamState, total: Floats, heard: Floats, stay_rank: Floats
@@ -160,7 +164,7 @@ class BeamSearch:
     def _spelled_on(self, state: BeamState, of: Ints, token: Ints, child: Ints) -> tuple[Names, Floats]:
         """For hypotheses that grow by a token: their unknown words' phones, what they cost so far."""
         if not self.vocabulary.unknown:
-            return state.spelled.take(of, axis=1), state.prior[of]
+            return NO_PHONES, state.prior[of]
         spelled, worth = self.vocabulary.unknown.grow(state.spelled[:, of], token, self._tree.in_loop(child))
         return spelled, state.prior[of] + worth
 
@@ -189,8 +193,8 @@ class BeamSearch:
 
     def _without_pauses(self, state: BeamState) -> BeamState:
         """Nobody pauses for long within a word: then it was none, and the next one may begin."""
-        broken = (state.node != ROOT) & (state.frame - state.word_end > self.config.pause)
-        if not broken.any():
+        broken = state.word_end < state.frame - self.config.pause
+        if not broken.any() or not (broken := broken & (state.node != ROOT)).any():
             return state
         nothing = np.full(len(broken), 2**31 - 1, dtype=np.int32)  # tells it from the same words without the break
         return replace(
@@ -201,43 +205,47 @@ class BeamSearch:
             spelled=np.where(broken, np.uint64(0), state.spelled),
         )
 
-    def _settle(self, state: BeamState, lp: Floats, letter_frame: int, chosen: Candidates) -> BeamState:
+    def _settle(self, state: BeamState, lp: Floats, letter_frame: int, candidates: Candidates) -> BeamState:
         """The survivors, with the frames and the evidence of their open words brought up to date."""
-        source, grew, new = chosen.source, chosen.grew, lp[chosen.last]
+        places, blank, label = candidates.survivors(self.config.histories, self.config.hypotheses)
+        source, last, history = candidates.source[places], candidates.last[places], candidates.history[places]
+        spelled = candidates.spelled[:, places] if self.vocabulary.unknown else np.zeros((0, len(places)), np.uint64)
+        grew = places >= candidates.stay
         opens = grew & (state.node[source] == ROOT)
         evidence = np.where(opens, 0.0, state.evidence.take(source, axis=1))
-        evidence[0] += np.where(grew, new, 0.0)
-        evidence[1] = np.where(grew, np.minimum(evidence[1], new), evidence[1])
+        told = np.where(grew, lp[last], 0.0)
+        evidence[0] += told
+        np.minimum(evidence[1], told, out=evidence[1])  # none is above 0
         evidence[2] += grew
         evidence[3] += lp[BLANK]  # frames that `step` skips add next to nothing
         word_start = np.where(opens, state.frame, state.word_start[source])
         word_end = np.where(grew, state.frame, state.word_end[source])
         words = state.links[source]
-        said = (chosen.word >= 0).nonzero()[0]
-        texts = self.vocabulary.texts
-        sums = zip(*evidence[:, said].tolist(), chosen.lm_score[said].tolist(), strict=True)
-        columns = (column[said].tolist() for column in (chosen.word, word_start, word_end, chosen.history))
-        for i, own, word, first, end, history in zip(said.tolist(), sums, *columns, strict=True):
-            before = words[i]
+        open_ = len(candidates.source) - len(candidates.word)
+        said = (places >= open_).nonzero()[0]
+        which = places[said] - open_
+        sums = zip(*evidence[:, said].tolist(), candidates.lm_score[which].tolist(), strict=True)
+        columns = (column[said].tolist() for column in (word_start, word_end, history))
+        texts, numbers = self.vocabulary.texts, candidates.word[which].tolist()
+        for i, word, own, first, end, name in zip(said.tolist(), numbers, sums, *columns, strict=True):
+            before, text = words[i], texts[word]
+            if self.vocabulary.unknown and word == self.vocabulary.lm.unknown:
+                text = self.vocabulary.unknown.name(state.spelled[:, source[i]], int(last[i]))
             if before:
-                words[i] = Link(before, texts[word], first, end, own, before.begin, before.depth + 1, history)
+                words[i] = Link(before, text, first, end, own, before.begin, before.depth + 1, name)
             else:
-                words[i] = Link(None, texts[word], first, end, own, first, 1, history)
-        if self.vocabulary.unknown:
-            for i in np.flatnonzero(chosen.word == self.vocabulary.lm.unknown):
-                phones = self.vocabulary.unknown.name(state.spelled[:, source[i]], int(chosen.last[i]))
-                words[i] = replace(words[i], text=phones)
+                words[i] = Link(None, text, first, end, own, first, 1, name)
         return BeamState(
             frame=state.frame + 1,
             letter_frame=letter_frame,
-            node=chosen.node,
-            last=chosen.last,
-            lm=chosen.lm,
-            history=chosen.history,
-            spelled=chosen.spelled,
-            blank=chosen.blank,
-            label=chosen.label,
-            prior=chosen.prior,
+            node=candidates.node[places],
+            last=last,
+            lm=candidates.lm[places],
+            history=history,
+            spelled=spelled,
+            blank=blank,
+            label=label,
+            prior=candidates.prior[places],
             word_start=word_start,
             word_end=word_end,
             evidence=evidence,
@@ -304,8 +312,7 @@ class BeamSearch:
         chosen = np.sort(first)[:texts]
         chosen = chosen[score[chosen] >= score[0] - margin]
         return [
-            Ending(int(whole[i]), links.words_of(state.links[whole[i]]), float(score[i]), float(ends[i]))
-            for i in chosen
+            Ending(int(whole[i]), links.chain(state.links[whole[i]]), float(score[i]), float(ends[i])) for i in chosen
         ]
 
     def _whole(self, state: BeamState) -> tuple[Ints, Floats, NDArray[np.float32]]:

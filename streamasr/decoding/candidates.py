@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,15 @@ HALF = np.uint64(0xFFFFFFFF00000000)
 
 @dataclass(frozen=True)
 class Candidates:
-    """Arrays (candidates,); see BeamState for what is not described here."""
+    """Those that stay as they are, then those that grow by a token, then those that end a word with it.
 
-    source: Ints  # the hypothesis it comes from
-    grew: NDArray[np.bool_]  # by a token
-    word: NDArray[np.int32]  # that it ended with it; -1: none
+    Arrays (candidates,) but where it says so; see BeamState for what is not described here.
+    """
+
+    stay: int  # how many
+    word: NDArray[np.int32]  # (those that end one,)
     lm_score: NDArray[np.float32]  # of that word
+    source: Ints  # the hypothesis it comes from
     node: Ints
     last: Ints
     lm: Ints
@@ -34,39 +36,37 @@ class Candidates:
     prior: Floats
     rank: Floats  # what it is chosen by
 
-    def take(self, places: Ints, **others: Any) -> Candidates:
-        """Some of them. others: fields that become what is given here."""
-        return Candidates(
-            **others, **{name: getattr(self, name).take(places, axis=-1) for name in NAMES - others.keys()}
-        )
-
-    def survivors(self, histories: int, count: int) -> Candidates:
-        """At most `count`, those of the highest rank: one of each history and future, with all its alignments.
+    def survivors(self, histories: int, count: int) -> tuple[Ints, Floats, Floats]:
+        """At most `count`, those of the highest rank: one of each history and future.
 
         A future is a node, last token and state of the language model; of those that have one in common only the
-        best `histories` are left.
+        best `histories` are left. Returned are their places, and blank and label with all alignments.
         """
-        place = (self.node.astype(np.uint64) << np.uint64(6)) | self.last.astype(np.uint64)
-        future = (self.lm.astype(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)) ^ (place * np.uint64(0x94D049BB133111EB))
+        place = (self.node << 6 | self.last).view(np.uint64)
+        future = (self.lm.view(np.uint64) * np.uint64(0xBF58476D1CE4E5B9)) ^ (place * np.uint64(0x94D049BB133111EB))
         future ^= future >> np.uint64(31)
         key = (future ^ self.history ^ of_phones(self.spelled)) * np.uint64(0x9E3779B97F4A7C15)
-        # One order for both: candidates of one future stand together, and in it those of one history.
-        order = np.argsort((future & HALF) | (key >> np.uint64(32)), kind="stable")
+        # One order for both: candidates of one future stand together, and in it those of one history. The places
+        # are sorted along in the last bits: several times as fast as an argsort.
+        bits = np.uint64((1 << len(key).bit_length()) - 1)
+        together = (future & HALF) | (key >> np.uint64(32) & ~bits) | np.arange(len(key), dtype=np.uint64)
+        together.sort()
+        order: Ints = (together & bits).view(np.int64)
         leader, blank, label, rank = self._summed(order, key[order])
         future = future[leader]
         ends = _begins(future, 1).nonzero()[0]
         sizes = ends[1:] - ends[:-1]
         lives = np.ones(len(future), dtype=bool)
         if (many := sizes > histories).any():
-            crowd = np.repeat(many, sizes).nonzero()[0]
-            group = np.repeat(np.arange(len(sizes)), sizes)[crowd]
+            crowd, sizes = np.repeat(many, sizes).nonzero()[0], sizes[many]
+            group = np.repeat(np.arange(len(sizes)), sizes)
             crowd = crowd[np.lexsort((-rank[crowd], group))]
-            nth = np.arange(len(crowd)) - np.repeat(np.cumsum(sizes[many]) - sizes[many], sizes[many])
+            nth = np.arange(len(crowd)) - (np.cumsum(sizes) - sizes)[group]
             lives[crowd[nth >= histories]] = False
         kept = lives.nonzero()[0]
         if len(kept) > count:
             kept = kept[np.argpartition(-rank[kept], count)[:count]]
-        return self.take(leader[kept], blank=blank[kept], label=label[kept], rank=rank[kept])
+        return leader[kept], blank[kept], label[kept]
 
     def _summed(self, order: Ints, key: Names) -> tuple[Ints, Floats, Floats, Floats]:
         """Of each key, those in this order: the best one's place, and blank, label and rank with all alignments."""
@@ -98,13 +98,10 @@ def _begins(values: Names, beyond: int = 0) -> NDArray[np.bool_]:
     return first
 
 
-NAMES = {field.name for field in fields(Candidates)}
-
-
-def of_phones(spelled: Names) -> Names:
+def of_phones(spelled: Names) -> Names | np.uint64:
     """(2, Q) phones of unknown words -> (Q,) a number for each; 0 where there are none. (0, Q) -> 0 for all."""
     if not len(spelled):
-        return np.zeros(1, dtype=np.uint64)
+        return np.uint64(0)
     number: Names = spelled[0] * np.uint64(0xD6E8FEB86659FD93) ^ spelled[1] * np.uint64(0xC2B2AE3D27D4EB4F)
     return number
 

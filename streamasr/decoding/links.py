@@ -28,14 +28,23 @@ class Link:
     @property
     def evidence(self) -> Evidence:
         """Only made of the sums when it is asked for: few of the words that a beam thinks of are."""
-        total, least, tokens, blank, lm = self.sums
-        return Evidence(total / tokens, least, int(tokens), blank / (self.last_frame - self.first_frame + 1), lm)
+        total, least, tokens, blank, lm_log_prob = self.sums
+        blank /= self.last_frame - self.first_frame + 1
+        return Evidence(total / tokens, least, int(tokens), blank, lm_log_prob)
+
+    @property
+    def lm_log_prob(self) -> float:
+        return self.sums[-1]
+
+
+def chain(link: Link | None) -> tuple[Link, ...]:
+    """The words up to this one, the first one first."""
+    return tuple(reversed([*_back(link)]))
 
 
 def words_of(link: Link | None) -> tuple[HypothesisWord, ...]:
-    """The words up to this one, the first one first."""
-    found = [HypothesisWord(x.text, x.first_frame, x.last_frame, x.evidence) for x in _back(link)]
-    return tuple(reversed(found))
+    """The same as they are shown."""
+    return tuple(HypothesisWord(x.text, x.first_frame, x.last_frame, x.evidence) for x in chain(link))
 
 
 def shared(links: Iterable[Link | None]) -> int:
@@ -60,13 +69,16 @@ def shared(links: Iterable[Link | None]) -> int:
 
 def until(link: Link | None, frame: int) -> Link | None:
     """The last of these words that had ended before `frame`."""
-    return next((member for member in _back(link) if member.last_frame < frame), None)
+    while link is not None and link.last_frame >= frame:
+        link = link.before
+    return link
 
 
 def begins(link: Link | None, beginning: Link) -> bool:
     """True where these words begin with those."""
-    same = next((member for member in _back(link) if member.depth <= beginning.depth), None)
-    return same is not None and same.name == beginning.name
+    while link is not None and link.depth > beginning.depth:
+        link = link.before
+    return link is not None and link.name == beginning.name
 
 
 def pack(links: Sequence[Link | None]) -> Any:

@@ -5,7 +5,8 @@ n-gram that is itself a context (something follows it, or it has a back-off weig
 contexts count from 1, level by level, in the order of their n-grams, and 0 stands for none. A state
 holds the numbers of the contexts that the last 1, 2, ... words make. So all orders are looked up in
 one bisection, and states are equal where their futures are. For that, what the file says in two bytes
-an n-gram becomes a key of eight in memory: to bisect the file itself would take three times as long.
+an n-gram becomes a key of eight in memory: to bisect the file itself would take three times as long. Contexts'
+numbers and back-offs, too, are laid out in memory: four bytes each for an n-gram below the highest order.
 
 File: MAGIC, the header as JSON, spaces up to HEADER bytes; then the arrays of `Header.layout`.
 Probabilities and back-offs are numbers in a codebook of 256, one for each order, or plain float32.
@@ -38,9 +39,9 @@ MAX_CONTEXTS = (1 << 23) - 1
 SHIFTS = np.array([[0], [17], [40]])  # of the contexts of 1, 2 and 3 words in a state
 MASKS = np.array([[(1 << 17) - 1], [MAX_CONTEXTS], [MAX_CONTEXTS]])
 CODES = 256
-BOOKS = CODES * np.arange(MAX_ORDER)[:, None]  # where each order's codebook begins
-NOWHERE = np.uint32(0xFFFFFFFF)
-WORD = np.uint64(16)  # bits of a word in a key
+BOOKS = CODES * np.arange(1, MAX_ORDER)[:, None]  # where the codebooks of orders 2, 3, ... begin
+NOWHERE = 2**62  # behind every array
+WORD = 16  # bits of a word in a key
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -76,6 +77,10 @@ class Header:
             "backoffs": ("<f4", codes * (self.order - 1)),  # number 0 is log 1
         }
 
+    def ends(self) -> NDArray[np.int64]:
+        """How many n-grams there are up to each order below the highest, as `inner` counts them."""
+        return np.cumsum([self.words + 2, *self.ngrams[:-1]])
+
     def offsets(self) -> dict[str, int]:
         """Where each array begins in the file; the last entry, "", is its size. All in bytes."""
         place, offsets = HEADER, {}
@@ -93,7 +98,9 @@ class Ngram:
     words: tuple[str, ...]
     unigram: Floats  # (words,) log-probability of each word without context
     arrays: Arrays
-    keys: NDArray[np.uint64]  # of the n-grams of orders 2, 3, ...: context and last word, ascending
+    keys: Ints  # of the n-grams of orders 2, 3, ...: context and last word, ascending; and NOWHERE
+    contexts: NDArray[np.int32]  # the number of each n-gram below the highest order as a context, 0: it is none; a 0
+    backoff: Floats  # (contexts + 1,) log-weight of each context
     start: int  # the state after <s>
     empty: int = 0  # the state without context
     unknown: int = 0
@@ -119,13 +126,25 @@ class Ngram:
             raise BundleError(f"{path}: {len(words)} words, expected {header.words}; write it again")
         unigram = arrays["probs"].take(arrays["unigram"]) if header.quantised else arrays["unigram"].astype(np.float32)
         arrays["unigram"] = unigram
-        start = int(_contexts(arrays["inner"], np.array([header.words + 1], dtype=np.uint32))[0])
-        first = arrays["first"].astype(np.int64)
+        first, inner, ends = arrays["first"].astype(np.int64), arrays["inner"], header.ends()
         children = first[1:] - first[:-1]
-        if (children < 0).any() or children.sum() != len(arrays["child"]):
+        if (children < 0).any() or children.sum() != len(arrays["child"]) or inner.max(initial=0) >= ends[-1]:
             raise BundleError(f"{path}: its contexts do not share its n-grams out; write it again")
-        keys = np.repeat(np.arange(len(children), dtype=np.uint64) << WORD, children) | arrays["child"]
-        return cls(header, words, unigram[: header.words], arrays, keys, start if header.order > 1 else 0)
+        # One more key than n-grams, which is none's, so that whatever is looked up has a place.
+        keys = np.append(np.repeat(np.arange(len(children)) << WORD, children) | arrays["child"], NOWHERE)
+        if not len(arrays["prob"]):
+            arrays["prob"] = np.zeros(1, arrays["prob"].dtype)
+        contexts = np.zeros(ends[-1] + 1, dtype=np.int32)
+        contexts[inner] = np.arange(1, len(inner) + 1)
+        backoff = arrays["backoff"]
+        if header.quantised and len(inner):
+            book = np.concatenate([[0], np.searchsorted(ends, inner, side="right")])
+            backoff = arrays["backoffs"].take(CODES * book + backoff)
+        start = int(contexts[header.words + 1]) if header.order > 1 else 0
+        return cls(
+            *(header, words, unigram[: header.words], arrays),
+            *(keys, contexts, backoff.astype(np.float32), start),
+        )
 
     @property
     def checksum(self) -> int:
@@ -152,51 +171,24 @@ class Ngram:
         if levels == 0 or len(states) == 0:
             return score, np.zeros_like(states)
         context = (states >> SHIFTS[:levels]) & MASKS[:levels]  # (levels, Q)
-        place, found = _find(self.keys, context, words)
-        prob = self._weights("prob", "probs", place, 1)
-        backoff = self._weights("backoff", "backoffs", context, 0)
+        wanted = context << WORD | words
+        place = self.keys.searchsorted(wanted)
+        found = self.keys.take(place) == wanted
+        prob = arrays["prob"].take(place, mode="clip")
+        if self.header.quantised:
+            prob = arrays["probs"].take(BOOKS[:levels] + prob)
+        backoff = self.backoff.take(context, mode="clip")
         for k in range(levels):
             score = np.where(found[k], prob[k], score + backoff[k])
-        node = np.empty((levels, len(states)), dtype=np.uint32)  # of the n-grams that end in these words
-        node[0] = words
+        state = self.contexts.take(words, mode="clip").astype(np.int64)
         for k in range(levels - 1):
-            node[k + 1] = np.where(found[k], place[k] + (self.header.words + 2), NOWHERE)
-        following = _contexts(arrays["inner"], node)
-        state = following[0]
-        for k in range(1, levels):
-            state = state | (following[k] << SHIFTS[k])
+            longer = np.where(found[k], place[k] + (self.header.words + 2), NOWHERE)
+            state |= self.contexts.take(longer, mode="clip").astype(np.int64) << SHIFTS[k + 1]
         return score, state
 
     def end(self, states: Ints) -> Floats:
         """(Q,) states -> (Q,) log-probability that the sentence ends there."""
         return self.score(states, np.full(len(states), self.header.words, dtype=np.int32))[0]
-
-    def _weights(self, name: str, codebooks: str, place: Ints, order: int) -> Floats:
-        """(levels, Q) places in an array -> float32; `order`: the codebook of the first level."""
-        if not len(self.arrays[name]):
-            return np.zeros(place.shape, dtype=np.float32)
-        values = self.arrays[name].take(place, mode="clip")
-        if not self.header.quantised:
-            return np.asarray(values, dtype=np.float32)
-        books = BOOKS[order : order + len(place)]
-        return np.asarray(self.arrays[codebooks].take(books + values), dtype=np.float32)
-
-
-def _find(keys: NDArray[np.uint64], context: Ints, words: NDArray[np.int32]) -> tuple[Ints, NDArray[np.bool_]]:
-    """(levels, Q) contexts, (Q,) words -> (levels, Q) places among the n-grams, and whether the word is there."""
-    if not len(keys):
-        return np.zeros(context.shape, dtype=np.int64), np.zeros(context.shape, dtype=np.bool_)
-    wanted = context.astype(np.uint64) << WORD | words.astype(np.uint64)
-    place = keys.searchsorted(wanted)
-    return place, keys.take(place, mode="clip") == wanted
-
-
-def _contexts(inner: NDArray[np.uint32], node: NDArray[np.uint32]) -> Ints:
-    """n-grams -> the numbers of the contexts that they are, 0 where they are none."""
-    if len(inner) == 0:
-        return np.zeros(node.shape, dtype=np.int64)
-    place = inner.searchsorted(node)
-    return np.where(inner.take(place, mode="clip") == node, place + 1, 0)
 
 
 def _read_header(path: Path) -> Header:

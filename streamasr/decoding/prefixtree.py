@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from streamasr.decoding.spellings import Spellings
 
 ROOT = 0
+BITS = np.uint64(1) << np.arange(64, dtype=np.uint64)
 Ints = NDArray[np.int64]
 
 
@@ -94,12 +95,14 @@ class PrefixTree:
             source = np.concatenate([np.arange(len(nodes)), *(at_root for _ in self.roots)])
             nodes = np.concatenate([nodes, np.repeat(self.roots, len(at_root))])
         children = self._children[nodes]
-        bits = np.uint64(1) << tokens.astype(np.uint64)
+        bits = BITS[tokens]
         there = (children[:, None] & bits) != 0
         if among is not None:
             there &= among if source is None else among[source]
-        of, by = np.nonzero(there)
-        before = np.bitwise_count(children[of] & (bits[by] - np.uint64(1)))
+        pairs = there.ravel().nonzero()[0]
+        of = pairs // len(tokens)
+        by = pairs - of * len(tokens)
+        before = np.bitwise_count(children[of] & (bits - np.uint64(1))[by])
         child = self._first[nodes[of]] + before
         return (of if source is None else source[of]), tokens[by], child
 
@@ -108,5 +111,5 @@ class PrefixTree:
         start = self.words_from[nodes]
         count = self.words_from[nodes + 1] - start
         of = np.repeat(np.arange(len(nodes)), count)
-        place = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count) + start[of]
-        return of, self.words_at[place]
+        before = np.cumsum(count) - count  # words of the nodes before
+        return of, self.words_at[np.arange(len(of)) + (start - before)[of]]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamasr.bundle import BeamConfig, Rescoring
-from streamasr.decoding.hypothesis import HypothesisWord
+from streamasr.decoding.links import Link
 from streamasr.decoding.recurrent import Recurrent
 from streamasr.decoding.vocabulary import LanguageModel
 
@@ -20,7 +20,7 @@ class Ending:
     """A hypothesis of a beam, taken for a sentence that ends here."""
 
     place: int  # in the beam
-    words: tuple[HypothesisWord, ...]
+    words: tuple[Link, ...]
     log_prob: float
     ngram_end: float  # what the n-gram model says of its end: part of log_prob, there weighted
 
@@ -77,7 +77,7 @@ class Rescorer:
         result = []
         for ending, own, scores in zip(endings, numbers, found, strict=True):
             words = ending.words[alike:]
-            ngram = np.array([*(w.evidence.lm_log_prob for w in words), ending.ngram_end], dtype=np.float64)
+            ngram = np.array([*(w.lm_log_prob for w in words), ending.ngram_end], dtype=np.float64)
             recurrent, place = ngram.copy(), 0
             for i, word in enumerate(own[alike:]):
                 if lm.unknown not in word:
