@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from streamasr.stream import Stream, accept_together
 from streamasr.utterances import Engine
 from streamasr.words import open_rescorer, open_words
 
+Letters = Callable[[Sequence[str]], Decoder]  # tokens of the head of letters -> what decodes them
 BUNDLED = Path(__file__).parent / "models" / "en-mini"
 
 
@@ -35,36 +36,38 @@ class Recognizer:
         graph: str | None = None,
         *,
         greedy: bool = False,
+        letters: Letters | None = None,
         lm: Path | None = None,
         grammar: Path | None = None,
         second_pass: bool = False,
         open_vocabulary: bool = False,
     ) -> None:
         """As for `load`."""
-        if sum((greedy, lm is not None, grammar is not None)) > 1:
+        if sum((greedy, letters is not None, lm is not None, grammar is not None)) > 1:
             raise BundleError(
-                "expected one of greedy, a language model and a grammar, got several; leave the others out"
+                "expected one of greedy, letters, a language model and a grammar, got several; leave the others out"
             )
-        if open_vocabulary and (greedy or grammar is not None):
+        letters = Greedy if greedy else letters
+        if open_vocabulary and (letters is not None or grammar is not None):
             raise BundleError("an open vocabulary goes with words to choose from: leave greedy and the grammar out")
         if lm is not None and bundle.search is None:
             raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; do without {lm}")
         self.bundle = bundle
         self.acoustic = Acoustic(bundle, graph)
-        head = bundle.search.head if bundle.search and not greedy else "letters"
+        head = bundle.search.head if bundle.search and letters is None else "letters"
         self.head, self.tokens = bundle.head(head)
-        self.tuning = bundle.tuning["beam" if bundle.search and not greedy else "greedy"]
+        self.tuning = bundle.tuning["beam" if bundle.search and letters is None else "greedy"]
         self.decoder: Decoder
         if grammar is not None:
             self.decoder = GrammarSearch(open_words(bundle), Grammar.open(grammar))
-        elif bundle.search and not greedy:
+        elif bundle.search and letters is None:
             words = open_words(bundle, lm, open_vocabulary)
             search = OpenSearch if open_vocabulary else BeamSearch
             self.decoder = search(words, open_rescorer(bundle, words) if lm is None else None)
         elif open_vocabulary:
             raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; do without open_vocabulary")
         else:
-            self.decoder = Greedy(self.tokens)
+            self.decoder = (letters or Greedy)(self.tokens)
         second = None
         if second_pass:
             if SECOND not in bundle.graphs:
@@ -135,6 +138,7 @@ def load(
     graph: str | None = None,
     *,
     greedy: bool = False,
+    letters: Letters | None = None,
     lm: str | Path | None = None,
     grammar: str | Path | None = None,
     second_pass: bool = False,
@@ -144,10 +148,13 @@ def load(
 
     graph: which of the bundle's graphs computes, "fp32" or "int8"; None: the one that the bundle prefers.
     lm: a language model made by `streamasr lm`, in place of the bundle's. grammar: a file of all the phrases that
-    may be said; other speech comes out as `<other>`. greedy: letter by letter, without words. second_pass: when an
+    may be said; other speech comes out as `<other>`. greedy: letter by letter, without words. letters: makes another
+    decoder of the letters, in place of greedy (`streamasr.decoding.ctcdecode.CtcDecode`). second_pass: when an
     utterance has ended, the bundle's second network reads it again, backwards too, and has the last word.
     open_vocabulary: words that the language model lacks are heard too, and written as they sound.
     """
     bundle = read_bundle(BUNDLED if path is None else Path(path))
     files = {name: None if file is None else Path(file) for name, file in {"lm": lm, "grammar": grammar}.items()}
-    return Recognizer(bundle, graph, greedy=greedy, second_pass=second_pass, open_vocabulary=open_vocabulary, **files)
+    return Recognizer(
+        bundle, graph, greedy=greedy, letters=letters, second_pass=second_pass, open_vocabulary=open_vocabulary, **files
+    )
