@@ -68,6 +68,7 @@ def test_its_order_is_that_of_sums_over_all_alignments(seed: int) -> None:
     assert len(found) == 20
     for text, log_prob in found:
         assert log_prob == pytest.approx(ctc(rows, bytes(TOKENS.index(letter) for letter in text)), abs=1e-4)
+    assert len(decoder.n_best(decoded(decoder, rows[:2]), 20)) == 5  # "", a, b, ab, ba
     every = ["".join(text) for length in range(7) for text in itertools.product("ab", repeat=length)]
     sums = {text: ctc(rows, bytes(TOKENS.index(letter) for letter in text)) for text in every}
     assert [text for text, _ in found] == sorted(every, key=lambda text: -sums[text])[:20]

@@ -48,9 +48,10 @@ class CtcDecode:
         beta: float = 1.0,
         beam: int = 100,
     ) -> None:
-        """lm: an n-gram model of words as KenLM reads it (ARPA or binary), its words in letters of the head.
+        """lm: an n-gram model of order 2 or more as KenLM reads it (ARPA or binary), its words in letters of the head.
 
-        alpha: weight of its log-probabilities. beta: added for every word. beam: hypotheses.
+        Then only its words are found, and a last one that no space follows is not weighed. alpha: weight of its
+        log-probabilities. beta: added for every word. beam: hypotheses.
         """
         try:
             package, self._torch = import_module("ctcdecode"), import_module("torch")
@@ -92,14 +93,15 @@ class CtcDecode:
     def n_best(self, state: Heard, n: int) -> list[tuple[str, float]]:
         """In the search's order, with the log-probabilities of the letters alone.
 
-        What the package calls scores is, with a language model, neither: that model is taken off once too often.
+        The package's own scores are, with a language model, neither what it orders by nor that. Rows that it leaves
+        empty, and texts that cannot be, come out of it too.
         """
         texts: dict[str, float] = {}
         for letters in self._found(state):
             tokens = [token for token, _ in letters]
             text = " ".join("".join(self._tokens[token] for token in tokens).split())
-            if text not in texts:
-                texts[text] = self._log_prob(tokens, state)
+            if text not in texts and (log_prob := self._log_prob(tokens, state)) > -np.inf:
+                texts[text] = log_prob
             if len(texts) == n:
                 break
         return list(texts.items())
