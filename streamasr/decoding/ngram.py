@@ -141,10 +141,7 @@ class Ngram:
             book = np.concatenate([[0], np.searchsorted(ends, inner, side="right")])
             backoff = arrays["backoffs"].take(CODES * book + backoff)
         start = int(contexts[header.words + 1]) if header.order > 1 else 0
-        return cls(
-            *(header, words, unigram[: header.words], arrays),
-            *(keys, contexts, backoff.astype(np.float32), start),
-        )
+        return cls(header, words, unigram[: header.words], arrays, keys, contexts, backoff.astype(np.float32), start)
 
     @property
     def checksum(self) -> int:
