@@ -49,7 +49,7 @@ class Recognizer:
             )
         letters = Greedy if greedy else letters
         if open_vocabulary and (letters is not None or grammar is not None):
-            raise BundleError("an open vocabulary goes with words to choose from: leave greedy and the grammar out")
+            raise BundleError("an open vocabulary goes with words to choose from: leave greedy, letters, grammar out")
         if lm is not None and bundle.search is None:
             raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; do without {lm}")
         self.bundle = bundle
@@ -148,10 +148,11 @@ def load(
 
     graph: which of the bundle's graphs computes, "fp32" or "int8"; None: the one that the bundle prefers.
     lm: a language model made by `streamasr lm`, in place of the bundle's. grammar: a file of all the phrases that
-    may be said; other speech comes out as `<other>`. greedy: letter by letter, without words. letters: makes another
-    decoder of the letters, in place of greedy (`streamasr.decoding.ctcdecode.CtcDecode`). second_pass: when an
-    utterance has ended, the bundle's second network reads it again, backwards too, and has the last word.
-    open_vocabulary: words that the language model lacks are heard too, and written as they sound.
+    may be said; other speech comes out as `<other>`. greedy: letter by letter, without words. letters: another decoder
+    of the letters in place of greedy, made from their tokens (`streamasr.decoding.ctcdecode.CtcDecode`, or a
+    functools.partial of it). second_pass: when an utterance has ended, the bundle's second network reads it again,
+    backwards too, and has the last word. open_vocabulary: words that the language model lacks are heard too, and
+    written as they sound.
     """
     bundle = read_bundle(BUNDLED if path is None else Path(path))
     files = {name: None if file is None else Path(file) for name, file in {"lm": lm, "grammar": grammar}.items()}

@@ -187,6 +187,9 @@ def test_words_know_their_frames_and_what_speaks_for_them() -> None:
     assert [(w.text, w.first_frame, w.last_frame) for w in found.words] == [("ab", 2, 4), ("cc", 7, 10)]
     assert found.words[0].evidence.mean_log_prob == pytest.approx(np.log(0.997))
     assert found.words[0].evidence.tokens == 2
+    rows = certain("--a-b--")
+    rows[4] = np.log([0.1, 0.1, 0.7, 0.1])  # its "b"
+    assert decoder.final(decode(decoder, rows)).words[0].evidence.min_log_prob == pytest.approx(np.log(0.7))
     silence = [word.evidence.blank_log_prob for word in found.words]  # of "a-b" and "cc-c"
     assert silence == pytest.approx([np.log(0.001) * 2 / 3, np.log(0.001) * 3 / 4], abs=0.01)
     spoken = decoder.spoken(state)

@@ -186,6 +186,16 @@ def test_quantised(tmp_path: Path) -> None:
     np.testing.assert_allclose(lm.unigram, exact.unigram, rtol=1e-6)
 
 
+def test_backoffs_are_of_their_own_order(tmp_path: Path) -> None:
+    """Fewer values than a codebook holds, and the first 2-gram is a context: none may be looked up in another book."""
+    text = arpa_text(3, seed=1, density=0.6)
+    _, exact = make(tmp_path, text, quantise=False)
+    _, lm = make(tmp_path, text)
+    assert exact.contexts[lm.header.words + 2] > 0
+    np.testing.assert_array_equal(lm.contexts, exact.contexts)
+    np.testing.assert_allclose(lm.backoff, exact.backoff, rtol=1e-6)
+
+
 @pytest.mark.parametrize("quantise", [True, False])
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_pruned(tmp_path: Path, order: int, quantise: bool) -> None:
@@ -261,14 +271,13 @@ def test_any_model(
 
 
 def test_mapped(tmp_path: Path) -> None:
-    """What the file holds stays in it, but for the keys: views of a memory map."""
+    """Probabilities stay in the file: a view of a memory map."""
     _, lm = make(tmp_path, arpa_text(3, seed=1))
-    for name in ("child", "prob", "first", "inner", "backoff"):
-        base: object = lm.arrays[name]
-        while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
-            base = base.base
-        assert isinstance(base, np.memmap), name
-        assert not lm.arrays[name].flags.writeable
+    base: object = lm.prob
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    assert isinstance(base, np.memmap)
+    assert not lm.prob.flags.writeable
 
 
 def test_words(tmp_path: Path) -> None:

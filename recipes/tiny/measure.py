@@ -1,6 +1,8 @@
-"""The sibling beside the bundled model: python -m recipes.tiny.measure [--write]
+"""The sibling beside the bundled model: python -m recipes.tiny.measure [--hear] [--write]
 
-Errors on dev and test, what the network asks of a processor, what all of it takes of memory and time on one core.
+Errors on dev and test, as they stand in the bundles; with --hear the sibling's are measured anew (those of the bundled
+model by recipes.mini.evaluate). What the network asks of a processor, what all of it takes of memory and time on one
+core.
 """
 
 from __future__ import annotations
@@ -56,23 +58,30 @@ def costs(folder: Path, speech: tuple[Utterance, ...]) -> list[tuple[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path("../shared"))
+    parser.add_argument("--hear", action="store_true", help="all of dev and test by the sibling")
     parser.add_argument("--write", action="store_true", help="into RESULTS.md, the sibling's card and bundle")
     arguments = parser.parse_args()
     speech = {
         split: tuple(read_manifest(arguments.shared / "speech" / f"{split}.jsonl", LETTERS))
         for split in ("dev", "test")
     }
-    columns: dict[str, list[tuple[str, str]]] = {}
-    for folder in (BUNDLE, BUNDLED):
-        heard, rows = evaluate.hear_splits(folder, DECODERS, speech), []
-        for name in DECODERS:
-            for split in speech:
-                words, letters = evaluate.count(heard[name][split])
-                rows.append((f"{split}, {name}: WER, CER %", f"{100 * words.rate:.1f}, {100 * letters.rate:.1f}"))
-        columns[folder.name] = rows + costs(folder, speech["dev"])
-        if arguments.write and folder == BUNDLE:
-            write_bundle(replace(read_bundle(BUNDLE), measured=evaluate.figures(heard)))
+    measured = {folder: read_bundle(folder).measured for folder in (BUNDLE, BUNDLED)}
+    if arguments.hear:
+        measured[BUNDLE] = evaluate.figures(evaluate.hear_splits(BUNDLE, DECODERS, speech))
+        if arguments.write:
+            write_bundle(replace(read_bundle(BUNDLE), measured=measured[BUNDLE]))
             write_card(BUNDLE, HERE.name)
+    columns: dict[str, list[tuple[str, str]]] = {}
+    for folder, errors in measured.items():
+        rows = [
+            (
+                f"{split}, {name}: WER, CER %",
+                ", ".join(f"{100 * errors[f'{name}_{split}_{of}']:.1f}" for of in ("wer", "cer")),
+            )
+            for name in DECODERS
+            for split in speech
+        ]
+        columns[folder.name] = rows + costs(folder, speech["dev"])
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for cells in zip(*columns.values(), strict=True):
         lines.append(f"| {cells[0][0]} | {' | '.join(value for _, value in cells)} |")

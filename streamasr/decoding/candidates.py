@@ -30,7 +30,7 @@ class Candidates:
     last: Ints
     lm: Ints
     history: Names
-    spelled: Names  # (2 or 0, candidates)
+    spelled: Names  # (2, candidates); (0, 0) where no word is unknown
     blank: Floats
     label: Floats
     prior: Floats

@@ -23,6 +23,7 @@ from streamasr.errors import BundleError
 
 BLANK = 0
 RUN_UP = 25  # frames that are kept before an utterance's first letter
+NOTHING = -20.0  # log-probability of all other tokens where a space is certain
 
 Text = tuple[tuple[int, int], ...]  # tokens, each with its frame
 
@@ -32,6 +33,7 @@ class Heard:
     """The frames of the utterance so far."""
 
     frame: int = 0  # seen since the stream began
+    last: int = BLANK  # best token of the last frame
     letter_frame: int = 0  # the last frame whose best token was a letter
     first: int = -1  # the first such frame of the utterance; -1: none yet
     rows: tuple[NDArray[np.float32], ...] = ()  # log-probabilities (tokens,), up to `frame`
@@ -50,8 +52,8 @@ class CtcDecode:
     ) -> None:
         """lm: an n-gram model of order 2 or more as KenLM reads it (ARPA or binary), its words in letters of the head.
 
-        Then only its words are found, and a last one that no space follows is not weighed. alpha: weight of its
-        log-probabilities. beta: added for every word. beam: hypotheses.
+        Then only its words are found. alpha: weight of its log-probabilities. beta: added for every word. beam:
+        hypotheses.
         """
         try:
             package, self._torch = import_module("ctcdecode"), import_module("torch")
@@ -60,6 +62,8 @@ class CtcDecode:
         if lm is not None and not Path(lm).is_file():
             raise BundleError(f"{lm}: no such file; expected an n-gram model of words, ARPA or KenLM's")
         self._tokens, self._space = tuple(tokens), tokens.index(" ")
+        self._end = np.full((0 if lm is None else 1, len(tokens)), NOTHING, dtype=np.float32)
+        self._end[:, self._space] = 0.0  # what no space follows, it takes for the beginning of some word
         options = (alpha, beta, len(tokens), 1.0, beam, 1, BLANK, True)  # nothing cut off, logarithms
         try:
             self._beam = package.CTCBeamDecoder(list(tokens), lm and str(lm), *options)
@@ -70,9 +74,13 @@ class CtcDecode:
         return Heard()
 
     def step(self, log_probs: NDArray[np.float32], state: Heard) -> Heard:
+        best = int(log_probs.argmax())
+        letter = best not in (BLANK, self._space)
+        if letter and best == state.last and state.first < 0:  # of the utterance before, and still sounds
+            return replace(state, frame=state.frame + 1, rows=())
         rows = (*(state.rows if state.first >= 0 else state.rows[-RUN_UP:]), log_probs)
-        following = replace(state, frame=state.frame + 1, rows=rows)
-        if int(log_probs.argmax()) in (BLANK, self._space):
+        following = replace(state, frame=state.frame + 1, last=best, rows=rows)
+        if not letter:
             return following
         return replace(following, letter_frame=state.frame, first=state.frame if state.first < 0 else state.first)
 
@@ -91,33 +99,32 @@ class CtcDecode:
         return replace(found, stable=len(found.words))
 
     def n_best(self, state: Heard, n: int) -> list[tuple[str, float]]:
-        """In the search's order, with the log-probabilities of the letters alone.
-
-        The package's own scores are, with a language model, neither what it orders by nor that. Rows that it leaves
-        empty, and texts that cannot be, come out of it too.
-        """
+        """Of letters alone. With a language model one text only: the package does not tell what it orders others by."""
         texts: dict[str, float] = {}
-        for letters in self._found(state):
+        for letters in self._found(state)[: 1 if len(self._end) else None]:
             tokens = [token for token, _ in letters]
             text = " ".join("".join(self._tokens[token] for token in tokens).split())
+            # It gives out texts that cannot be, too.
             if text not in texts and (log_prob := self._log_prob(tokens, state)) > -np.inf:
                 texts[text] = log_prob
-            if len(texts) == n:
-                break
-        return list(texts.items())
+        best, *others = texts.items()
+        capped = [(text, min(log_prob, best[1])) for text, log_prob in others]  # it sums over fewer alignments
+        return [best, *sorted(capped, key=lambda item: -item[1])][:n]
 
     def next_utterance(self, state: Heard) -> Heard:
         return replace(state, first=-1, rows=())
 
     def pack(self, state: Heard) -> Any:
-        return [state.frame, state.letter_frame, state.first, [row.tolist() for row in state.rows]]
+        return [state.frame, state.last, state.letter_frame, state.first, [row.tolist() for row in state.rows]]
 
     def unpack(self, values: Any) -> Heard:
-        frame, letter_frame, first, rows = values
-        return Heard(frame, letter_frame, first, tuple(np.array(row, dtype=np.float32) for row in rows))
+        frame, last, letter_frame, first, rows = values
+        return Heard(frame, last, letter_frame, first, tuple(np.array(row, dtype=np.float32) for row in rows))
 
     def _log_prob(self, tokens: list[int], state: Heard) -> float:
         """The sum over all alignments."""
+        if not state.rows:
+            return 0.0
         torch, rows = self._torch, np.array(state.rows)
         sizes = (torch.tensor([len(rows)]), torch.tensor([len(tokens)]))
         target = torch.tensor([tokens], dtype=torch.long)
@@ -128,20 +135,25 @@ class CtcDecode:
         """Texts, the best first. Asked more than once of a state, so kept beside it."""
         asked = state.__dict__.get("found")
         if asked is None or asked[0] is not self:
-            asked = self, self._search(np.array(state.rows), state.frame - len(state.rows))
+            asked = self, self._search(state.rows, state.frame - len(state.rows))
             state.__dict__["found"] = asked
         found: list[Text] = asked[1]
         return found
 
-    def _search(self, rows: NDArray[np.float32], ahead: int) -> list[Text]:
-        """rows: (frames, tokens) log-probabilities, after so many frames."""
-        if not len(rows):
+    def _search(self, rows: Sequence[NDArray[np.float32]], ahead: int) -> list[Text]:
+        """rows: log-probabilities (tokens,), after so many frames."""
+        if not rows:
             return [()]
-        tokens, _, frames, lengths = (x[0].numpy() for x in self._beam.decode(self._torch.from_numpy(rows[None])))
-        return [
-            tuple(zip(own[:length].tolist(), (times[:length] + ahead).tolist(), strict=True))
-            for own, times, length in zip(tokens, frames, lengths, strict=True)
-        ]
+        audio = self._torch.from_numpy(np.array([[*rows, *self._end]]))
+        tokens, _, frames, lengths = (x[0].numpy() for x in self._beam.decode(audio))
+        found = []
+        for own, times, length in zip(tokens, frames, lengths, strict=True):
+            if len(self._end) and length and own[length - 1] == self._space:
+                length -= 1
+            # A letter's frame is where it was likeliest, which may be behind the next one's.
+            ordered = np.minimum.accumulate(times[:length][::-1])[::-1].clip(max=len(rows) - 1) + ahead
+            found.append(tuple(zip(own[:length].tolist(), ordered.tolist(), strict=True)))
+        return found
 
     def _word(self, letters: Text, state: Heard) -> HypothesisWord:
         ahead = state.frame - len(state.rows)

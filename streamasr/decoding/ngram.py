@@ -97,7 +97,9 @@ class Ngram:
     header: Header
     words: tuple[str, ...]
     unigram: Floats  # (words,) log-probability of each word without context
-    arrays: Arrays
+    alone: Floats  # (words + 1,) the same and that of </s>
+    prob: NDArray[Any]  # of n-grams of orders 2, 3, ..., as the file has it: numbers in `probs`, or log-probabilities
+    probs: Floats  # codebooks; none where `prob` needs none
     keys: Ints  # of the n-grams of orders 2, 3, ...: context and last word, ascending; and NOWHERE
     contexts: NDArray[np.int32]  # the number of each n-gram below the highest order as a context, 0: it is none; a 0
     backoff: Floats  # (contexts + 1,) log-weight of each context
@@ -124,24 +126,26 @@ class Ngram:
             raise BundleError(f"{path}: its words are not UTF-8; write it again") from error
         if len(words) != header.words:
             raise BundleError(f"{path}: {len(words)} words, expected {header.words}; write it again")
-        unigram = arrays["probs"].take(arrays["unigram"]) if header.quantised else arrays["unigram"].astype(np.float32)
-        arrays["unigram"] = unigram
+        unigram, prob, backoff = arrays["unigram"], arrays["prob"], arrays["backoff"]
+        if header.quantised:
+            unigram = arrays["probs"].take(unigram)
         first, inner, ends = arrays["first"].astype(np.int64), arrays["inner"], header.ends()
         children = first[1:] - first[:-1]
         if (children < 0).any() or children.sum() != len(arrays["child"]) or inner.max(initial=0) >= ends[-1]:
             raise BundleError(f"{path}: its contexts do not share its n-grams out; write it again")
         # One more key than n-grams, which is none's, so that whatever is looked up has a place.
         keys = np.append(np.repeat(np.arange(len(children)) << WORD, children) | arrays["child"], NOWHERE)
-        if not len(arrays["prob"]):
-            arrays["prob"] = np.zeros(1, arrays["prob"].dtype)
+        if not len(prob):
+            prob = np.zeros(1, prob.dtype)
         contexts = np.zeros(ends[-1] + 1, dtype=np.int32)
         contexts[inner] = np.arange(1, len(inner) + 1)
-        backoff = arrays["backoff"]
         if header.quantised and len(inner):
             book = np.concatenate([[0], np.searchsorted(ends, inner, side="right")])
             backoff = arrays["backoffs"].take(CODES * book + backoff)
         start = int(contexts[header.words + 1]) if header.order > 1 else 0
-        return cls(header, words, unigram[: header.words], arrays, keys, contexts, backoff.astype(np.float32), start)
+        tables = keys, contexts, backoff.astype(np.float32)
+        unigram = unigram.astype(np.float32)
+        return cls(header, words, unigram[:-1], unigram, prob, arrays["probs"], *tables, start)
 
     @property
     def checksum(self) -> int:
@@ -163,17 +167,17 @@ class Ngram:
 
     def score(self, states: Ints, words: NDArray[np.int32]) -> tuple[Floats, Ints]:
         """(Q,) states, (Q,) ids of words that follow them -> (Q,) log-probabilities, (Q,) next states."""
-        arrays, levels = self.arrays, self.order - 1
-        score = arrays["unigram"].take(words)
+        levels = self.order - 1
+        score = self.alone.take(words)
         if levels == 0 or len(states) == 0:
             return score, np.zeros_like(states)
         context = (states >> SHIFTS[:levels]) & MASKS[:levels]  # (levels, Q)
         wanted = context << WORD | words
         place = self.keys.searchsorted(wanted)
         found = self.keys.take(place) == wanted
-        prob = arrays["prob"].take(place, mode="clip")
+        prob = self.prob.take(place, mode="clip")
         if self.header.quantised:
-            prob = arrays["probs"].take(BOOKS[:levels] + prob)
+            prob = self.probs.take(BOOKS[:levels] + prob)
         backoff = self.backoff.take(context, mode="clip")
         for k in range(levels):
             score = np.where(found[k], prob[k], score + backoff[k])
