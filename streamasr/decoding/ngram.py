@@ -134,7 +134,8 @@ class Ngram:
         if (children < 0).any() or children.sum() != len(arrays["child"]) or inner.max(initial=0) >= ends[-1]:
             raise BundleError(f"{path}: its contexts do not share its n-grams out; write it again")
         # One more key than n-grams, which is none's, so that whatever is looked up has a place.
-        keys = np.append(np.repeat(np.arange(len(children)) << WORD, children) | arrays["child"], NOWHERE)
+        keys = np.full(len(arrays["child"]) + 1, NOWHERE)
+        np.bitwise_or(np.repeat(np.arange(len(children)) << WORD, children), arrays["child"], out=keys[:-1])
         if not len(prob):
             prob = np.zeros(1, prob.dtype)
         contexts = np.zeros(ends[-1] + 1, dtype=np.int32)
