@@ -49,7 +49,7 @@ class Recognizer:
             )
         letters = Greedy if greedy else letters
         if open_vocabulary and (letters is not None or grammar is not None):
-            raise BundleError("an open vocabulary goes with words to choose from: leave greedy, letters, grammar out")
+            raise BundleError("an open vocabulary goes with words: leave greedy, letters and the grammar out")
         if lm is not None and bundle.search is None:
             raise BundleError(f"{bundle.folder}: has no words to choose from, only letters; do without {lm}")
         self.bundle = bundle

@@ -159,7 +159,7 @@ def test_a_snapshot_belongs_to_one_kind_of_search(toy: streamasr.Recognizer) -> 
 
 
 def test_it_goes_with_words_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    with pytest.raises(streamasr.BundleError, match="leave greedy and the grammar out"):
+    with pytest.raises(streamasr.BundleError, match="leave greedy, letters and the grammar out"):
         streamasr.load(TOY, open_vocabulary=True, grammar=tmp_path / "x.grammar")
     code = main(["transcribe", "--model", str(TOY), "--greedy", "--open-vocabulary", "tests/data/sample.wav"])
     assert code == 1
