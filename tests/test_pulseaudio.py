@@ -110,7 +110,8 @@ def record(environment, tmp_path, sound, seconds, name="", interrupt=None):
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as recorder:
         assert recorder.stdout.readline() == "open\n"
         time.sleep(0.3)
-        player = subprocess.Popen(["paplay", "--latency-msec=60", str(tmp_path / "sound.wav")], env=environment)
+        # Its own latency of two seconds: with a short one, a player that is not scheduled for a while leaves a gap.
+        player = subprocess.Popen(["paplay", str(tmp_path / "sound.wav")], env=environment)
         if interrupt:
             interrupt(recorder)
         assert player.wait(30) == 0
