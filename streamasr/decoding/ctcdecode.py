@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamasr.bundle import Evidence
+from streamasr.decoding.greedy import BLANK, Spelled
 from streamasr.decoding.hypothesis import Hypothesis, HypothesisWord, Spoken
 from streamasr.errors import BundleError
 
-BLANK = 0
 RUN_UP = 25  # frames that are kept before an utterance's first letter
 NOTHING = -20.0  # log-probability of all other tokens where a space is certain
 
@@ -100,16 +99,19 @@ class CtcDecode:
 
     def n_best(self, state: Heard, n: int) -> list[tuple[str, float]]:
         """Of letters alone. With a language model one text only: the package does not tell what it orders others by."""
+        most = min(n, 1) if len(self._end) else n
         texts: dict[str, float] = {}
-        for letters in self._found(state)[: 1 if len(self._end) else None]:
+        for letters in self._found(state):
+            if len(texts) == most:
+                break
             tokens = [token for token, _ in letters]
             text = " ".join("".join(self._tokens[token] for token in tokens).split())
             # It gives out texts that cannot be, too.
             if text not in texts and (log_prob := self._log_prob(tokens, state)) > -np.inf:
                 texts[text] = log_prob
-        best, *others = texts.items()
-        capped = [(text, min(log_prob, best[1])) for text, log_prob in others]  # it sums over fewer alignments
-        return [best, *sorted(capped, key=lambda item: -item[1])][:n]
+        best = next(iter(texts.values()), 0.0)
+        capped = [(text, min(log_prob, best)) for text, log_prob in texts.items()]  # it sums over fewer alignments
+        return sorted(capped, key=lambda item: -item[1])  # stable: its first stays the first
 
     def next_utterance(self, state: Heard) -> Heard:
         return replace(state, first=-1, rows=())
@@ -158,7 +160,7 @@ class CtcDecode:
     def _word(self, letters: Text, state: Heard) -> HypothesisWord:
         ahead = state.frame - len(state.rows)
         first, last = letters[0][1], letters[-1][1]
-        own = [float(state.rows[frame - ahead][token]) for token, frame in letters]
-        blank = [float(row[BLANK]) for row in state.rows[first - ahead : last - ahead + 1]]
-        evidence = Evidence(sum(own) / len(own), min(own), len(own), sum(blank) / len(blank))
-        return HypothesisWord("".join(self._tokens[token] for token, _ in letters), first, last, evidence)
+        text = "".join(self._tokens[token] for token, _ in letters)
+        own = tuple(float(state.rows[frame - ahead][token]) for token, frame in letters)
+        blank = sum(float(row[BLANK]) for row in state.rows[first - ahead : last - ahead + 1])
+        return Spelled(text, first, last, own, blank).said

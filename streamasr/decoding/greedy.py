@@ -25,6 +25,13 @@ class Spelled:
     log_probs: tuple[float, ...]
     blank: float  # sum over all its frames
 
+    @property
+    def said(self) -> HypothesisWord:
+        """As it is shown."""
+        count, frames = len(self.log_probs), self.last_frame - self.first_frame + 1
+        evidence = Evidence(sum(self.log_probs) / count, min(self.log_probs), count, self.blank / frames)
+        return HypothesisWord(self.text, self.first_frame, self.last_frame, evidence)
+
 
 @dataclass(frozen=True)
 class GreedyState:
@@ -72,21 +79,7 @@ class Greedy:
         return Spoken(state.words[0].first_frame, state.frame - 1 - state.letter_frame) if state.words else None
 
     def hypothesis(self, state: GreedyState) -> Hypothesis:
-        words = tuple(
-            HypothesisWord(
-                word.text,
-                word.first_frame,
-                word.last_frame,
-                Evidence(
-                    sum(word.log_probs) / len(word.log_probs),
-                    min(word.log_probs),
-                    len(word.log_probs),
-                    word.blank / (word.last_frame - word.first_frame + 1),
-                ),
-            )
-            for word in state.words
-        )
-        return Hypothesis(words, len(words) - state.open_word)
+        return Hypothesis(tuple(word.said for word in state.words), len(state.words) - state.open_word)
 
     def final(self, state: GreedyState) -> Hypothesis:
         return self.hypothesis(state)

@@ -96,8 +96,7 @@ class Ngram:
 
     header: Header
     words: tuple[str, ...]
-    unigram: Floats  # (words,) log-probability of each word without context
-    alone: Floats  # (words + 1,) the same and that of </s>
+    alone: Floats  # (words + 1,) log-probability of each word and of </s> without context
     prob: NDArray[Any]  # of n-grams of orders 2, 3, ..., as the file has it: numbers in `probs`, or log-probabilities
     probs: Floats  # codebooks; none where `prob` needs none
     keys: Ints  # of the n-grams of orders 2, 3, ...: context and last word, ascending; and NOWHERE
@@ -145,13 +144,17 @@ class Ngram:
             backoff = arrays["backoffs"].take(CODES * book + backoff)
         start = int(contexts[header.words + 1]) if header.order > 1 else 0
         tables = keys, contexts, backoff.astype(np.float32)
-        unigram = unigram.astype(np.float32)
-        return cls(header, words, unigram[:-1], unigram, prob, arrays["probs"], *tables, start)
+        return cls(header, words, unigram.astype(np.float32), prob, arrays["probs"], *tables, start)
 
     @property
     def checksum(self) -> int:
         """Of the file."""
         return self.header.crc32
+
+    @property
+    def unigram(self) -> Floats:
+        """(words,) log-probability of each word without context."""
+        return self.alone[:-1]
 
     @property
     def order(self) -> int:

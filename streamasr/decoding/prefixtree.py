@@ -44,7 +44,7 @@ class PrefixTree:
         self.loop = range(0)  # nodes where an unknown word is
         self._first = np.searchsorted(parent[1:], np.arange(count)) + 1  # a node's first child
         self._children = np.zeros(count, dtype=np.uint64)
-        np.bitwise_or.at(self._children, parent[1:], np.uint64(1) << token[1:].astype(np.uint64))
+        np.bitwise_or.at(self._children, parent[1:], BITS[token[1:]])
         by_node = np.argsort(end, kind="stable")
         self.words_at = words[by_node]
         self.words_from = np.searchsorted(end[by_node], np.arange(count + 1))
